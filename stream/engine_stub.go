@@ -1,0 +1,3 @@
+package stream
+
+type engine[E, R any] struct{}

@@ -1,0 +1,201 @@
+package stream
+
+import (
+	"fmt"
+	"net/url"
+	"time"
+)
+
+// Kind tells the entries of a log apart.
+type Kind string
+
+const (
+	KindClaim      Kind = "claim"      // somebody owns the partition from here on (A2)
+	KindCheckpoint Kind = "checkpoint" // state, position and staged output
+	KindRelease    Kind = "release"    // the owner left; everything before is committed (A5)
+	KindEnd        Kind = "end"        // the partition holds no more records (M8)
+	KindReset      Kind = "reset"      // the partition starts again from the source's start (A7)
+)
+
+// MergerPartition is the name of the merger among the partitions of a pipeline.
+const MergerPartition = "_merger"
+
+// Entry is one numbered, immutable object of a partition's log. The lane or the merger fills in
+// what it knows; the log adds number, owner, nonce, genesis, plan, base and elapsed time. An entry
+// returned by a log is shared and must not be modified.
+type Entry struct {
+	Number  uint64        `json:"-"` // the object's name, not its content
+	Kind    Kind          `json:"kind"`
+	Owner   string        `json:"owner"`             // member id
+	Nonce   string        `json:"nonce"`             // tells this entry from any other offered for its number (A1)
+	Genesis string        `json:"genesis"`           // nonce of the log's first entry (A7)
+	Plan    Plan          `json:"plan,omitempty"`    // what must not change (A8)
+	Base    uint64        `json:"base,omitempty"`    // claim: the checkpoint or reset it resumes from, 0 for none
+	Elapsed time.Duration `json:"elapsed,omitempty"` // monotonic, since the entry before it in the same claim (A6)
+
+	Position   Position    `json:"position,omitzero"`
+	Watermark  Instant     `json:"watermark"`
+	Idle       bool        `json:"idle,omitempty"`
+	State      ReaderState `json:"state,omitempty"`
+	Snapshot   []Blob      `json:"snapshot,omitempty"`
+	Frozen     []Frozen    `json:"frozen,omitempty"` // by end, every one not yet covered by a saved frontier
+	Rows       Staged      `json:"rows,omitzero"`    // output of every sink that takes rows
+	Dead       Staged      `json:"dead,omitzero"`    // dead letters
+	Stagers    []StagedBy  `json:"stagers,omitempty"`
+	Ledger     Ledger      `json:"ledger"`
+	SinkLosses int64       `json:"sink_losses,omitempty"` // rows that a sink rejected alone
+
+	Children      []Partition `json:"children,omitempty"` // end
+	LastWatermark Instant     `json:"last_watermark"`     // end: the last watermark before it became +∞
+	Lost          bool        `json:"lost,omitempty"`     // end: gone from the source before it was read
+
+	Merger *MergerEntry `json:"merger,omitempty"`
+}
+
+// Restorable reports whether a claim can resume from the entry.
+func (e *Entry) Restorable() bool {
+	return e.Kind == KindCheckpoint || e.Kind == KindReset || e.Kind == KindEnd
+}
+
+// Blobs calls f for every blob that the entry names.
+func (e *Entry) Blobs(f func(*Blob)) {
+	each := func(bs []Blob) {
+		for i := range bs {
+			f(&bs[i])
+		}
+	}
+	each(e.Snapshot)
+	for i := range e.Frozen {
+		f(&e.Frozen[i].Data)
+	}
+	each(e.Rows.Parts)
+	each(e.Dead.Parts)
+}
+
+// MergerEntry is what only the merger's entries hold.
+type MergerEntry struct {
+	Frontier Instant     `json:"frontier"` // F: rows of windows that end at or before it are out (M4)
+	Target   Instant     `json:"target"`   // what idle lanes raise their watermark to (M5)
+	Roster   []RosterRow `json:"roster"`   // by name
+	Tip      string      `json:"tip,omitempty"`
+	// HeldBy is the partition whose watermark was the smallest, and HeldSince for how long, by the
+	// merger's wall clock, it has been: for people, not for the protocol.
+	HeldBy    string    `json:"held_by,omitempty"`
+	HeldSince time.Time `json:"held_since,omitzero"`
+	// LatePartials counts records of slices found at or below the frontier. It must be 0 (M6).
+	LatePartials int64 `json:"late_partials,omitempty"`
+}
+
+// RosterRow admits one partition: it starts at Start, which never changes (M3).
+type RosterRow struct {
+	Partition
+	Start Instant `json:"start"`
+	Ended bool    `json:"ended,omitempty"` // its end is saved and its children are in the roster
+}
+
+// Blob is a run of bytes that an entry holds or names.
+type Blob struct {
+	Object string `json:"object,omitempty"` // name below the pipeline's folder; empty: Inline
+	Inline []byte `json:"-"`                // stored after the entry's header
+	Size   int64  `json:"size"`             // before compression
+	Sum    uint64 `json:"sum,omitempty"`    // checksum of the object's stored bytes
+}
+
+// Frozen is a slice that no record of its partition can change any more (M1).
+type Frozen struct {
+	Start Instant `json:"start"`
+	End   Instant `json:"end"`
+	Count int64   `json:"count"` // records folded into it
+	Data  Blob    `json:"data"`
+}
+
+// Staged is saved output, delivered part by part after the save, each part under its own id.
+type Staged struct {
+	Parts []Blob `json:"parts,omitempty"`
+	Count int64  `json:"count,omitempty"`
+}
+
+// StagedBy is what a Stager holds for the entry.
+type StagedBy struct {
+	Sink  string `json:"sink"`
+	Token []byte `json:"token"`
+}
+
+// Ledger accounts for every record: RecordsIn = Contributed + Filtered + Late + DeadLettered.
+type Ledger struct {
+	RecordsIn    int64 `json:"records_in"`
+	Contributed  int64 `json:"contributed"`
+	Filtered     int64 `json:"filtered"`
+	Late         int64 `json:"late"`
+	DeadLettered int64 `json:"dead_lettered"`
+	RowsOut      int64 `json:"rows_out"`
+}
+
+// Add adds o to l.
+func (l *Ledger) Add(o Ledger) {
+	l.RecordsIn += o.RecordsIn
+	l.Contributed += o.Contributed
+	l.Filtered += o.Filtered
+	l.Late += o.Late
+	l.DeadLettered += o.DeadLettered
+	l.RowsOut += o.RowsOut
+}
+
+// Imbalance is RecordsIn less everything that became of the records. It must be 0.
+func (l Ledger) Imbalance() int64 {
+	return l.RecordsIn - l.Contributed - l.Filtered - l.Late - l.DeadLettered
+}
+
+// Setting is one line of a plan, named as the user knows it.
+type Setting struct {
+	Name  string `json:"name"` // "--window"
+	Value string `json:"value"`
+}
+
+// Plan is everything about a pipeline that its saved state depends on, in a fixed order (A8).
+type Plan []Setting
+
+// Changed describes the first difference to a later plan, or is empty: "--window changed (1m → 5m)".
+func (p Plan) Changed(now Plan) string {
+	value := func(q Plan, name string) string {
+		for _, s := range q {
+			if s.Name == name {
+				return s.Value
+			}
+		}
+		return ""
+	}
+	show := func(v string) string {
+		if v == "" {
+			return "none"
+		}
+		return v
+	}
+	for _, q := range []Plan{p, now} {
+		for _, s := range q {
+			if a, b := value(p, s.Name), value(now, s.Name); a != b {
+				return fmt.Sprintf("%s changed (%s → %s)", s.Name, show(a), show(b))
+			}
+		}
+	}
+	return ""
+}
+
+// CheckpointID names one part of the output of one entry, for ever: a sink that has seen the id has
+// seen these very rows. A wiped log gets a new genesis, so its numbers cannot repeat an id.
+type CheckpointID struct {
+	Pipeline  string
+	Genesis   string
+	Partition string
+	Number    uint64
+	Part      int
+}
+
+// String is safe as a file name and sorts by number and part within a partition.
+func (id CheckpointID) String() string {
+	g := id.Genesis
+	if len(g) > 12 {
+		g = g[:12]
+	}
+	return fmt.Sprintf("%s-%s-%s-%020d-%04d", id.Pipeline, g, url.PathEscape(id.Partition), id.Number, id.Part)
+}
