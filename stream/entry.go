@@ -189,6 +189,12 @@ type CheckpointID struct {
 	Partition string
 	Number    uint64
 	Part      int
+	Kind      string // empty: rows; "dead": dead letters; "rejected-N": rows that sink N refused
+}
+
+func (id CheckpointID) dead(part int, kind string) CheckpointID {
+	id.Part, id.Kind = part, kind
+	return id
 }
 
 // String is safe as a file name and sorts by number and part within a partition.
@@ -197,5 +203,9 @@ func (id CheckpointID) String() string {
 	if len(g) > 12 {
 		g = g[:12]
 	}
-	return fmt.Sprintf("%s-%s-%s-%020d-%04d", id.Pipeline, g, url.PathEscape(id.Partition), id.Number, id.Part)
+	s := fmt.Sprintf("%s-%s-%s-%020d-%04d", id.Pipeline, g, url.PathEscape(id.Partition), id.Number, id.Part)
+	if id.Kind != "" {
+		s += "-" + id.Kind
+	}
+	return s
 }

@@ -60,6 +60,28 @@ type Assignment struct {
 	status atomic.Pointer[Status]
 	mu     sync.Mutex
 	cause  error
+	over   chan struct{}
+}
+
+// Over is closed when the lane has appended the assignment's release or end: the reader stops, and
+// what it has read beyond belongs to nobody. A lane ends by itself at Pipeline.Until.
+func (a *Assignment) Over() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over == nil {
+		a.over = make(chan struct{})
+	}
+	return a.over
+}
+
+// finish closes Over.
+func (a *Assignment) finish() {
+	over := a.Over()
+	select {
+	case <-over:
+	default:
+		close(a.over)
+	}
 }
 
 // Fail records why the assignment is lost. The group calls it before it closes Lost; the first

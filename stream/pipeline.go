@@ -158,7 +158,7 @@ type Pipeline[E, R any] struct {
 	Keep    func(*Event[E]) bool  // after Enrich; false: filtered
 	Require func(*Event[E]) error // after Keep; the error is the dead letter's reason
 
-	Operator   Operator[E, R]
+	Operator   Operator[E, R]        // windows.Aggregation, Map; nil only where nothing but the roster is kept
 	Encode     func(*R) (Row, error) // called by many goroutines
 	Sinks      []Sink
 	DeadLetter Sink // nil: dead letters are logged and counted, and gone

@@ -1,0 +1,209 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+)
+
+// committer takes output from memory to visibility, for a lane and for the merger alike:
+//
+//	stage   write rows and dead letters beside the log, or hold them back in a Stager
+//	save    append the entry that names them: from here on they are decided
+//	commit  deliver what the entry names; repeated after a crash, under the same ids
+//
+// Ack comes after commit, and entry n+1 is saved only after entry n is committed, so that at most
+// one entry's output can be in doubt: the newest one's, which the next owner commits again.
+type committer struct {
+	log    Log
+	sinks  []Sink
+	dead   Sink
+	a      *Assignment
+	logger *slog.Logger
+	losses int64 // rows rejected by sinks, of the last commit
+	stuck  func(error)
+}
+
+// stage writes rows and dead letters and names them in e.
+func (c *committer) stage(ctx context.Context, e *Entry, rows, dead []Row) error {
+	if err := c.stageRows(ctx, e, rows); err != nil {
+		return err
+	}
+	return c.stageParts(ctx, &e.Dead, "dead", dead)
+}
+
+// stageRows adds rows to e's output; it may be called many times before the save.
+func (c *committer) stageRows(ctx context.Context, e *Entry, rows []Row) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	part := len(e.Rows.Parts)
+	if err := c.stageParts(ctx, &e.Rows, "rows", rows); err != nil {
+		return err
+	}
+	for _, s := range c.sinks {
+		stager, ok := s.(Stager)
+		if !ok {
+			continue
+		}
+		id := c.log.Next()
+		id.Part = part
+		var token []byte
+		err := c.persist(ctx, "stage", func() (err error) {
+			token, err = stager.Stage(ctx, id, rows)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		e.Stagers = append(e.Stagers, StagedBy{Sink: stager.Name(), Token: token})
+	}
+	return nil
+}
+
+func (c *committer) stageParts(ctx context.Context, s *Staged, kind string, rows []Row) error {
+	for len(rows) > 0 {
+		n, size := 0, 0
+		for n < len(rows) && (n == 0 || size+len(rows[n].Data) <= partBytes) {
+			size += len(rows[n].Data) + len(rows[n].Key) + 8
+			n++
+		}
+		blob, err := c.log.WriteObject(ctx, kind, rowsWriter(rows[:n]))
+		if err != nil {
+			return fmt.Errorf("stage %s: %w", kind, err)
+		}
+		s.Parts = append(s.Parts, blob)
+		s.Count += int64(n)
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// save appends the entry. Only an error that ends the assignment comes back.
+func (c *committer) save(ctx context.Context, e *Entry) error {
+	if err := c.log.Append(ctx, e); err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	return nil
+}
+
+// commit makes the output of a saved entry visible, retrying for as long as the assignment lives.
+func (c *committer) commit(ctx context.Context, e *Entry, id CheckpointID) error {
+	c.losses = 0
+	for _, s := range e.Stagers {
+		stager := c.stager(s.Sink)
+		if stager == nil {
+			return fmt.Errorf("commit: entry %d holds rows staged in the sink %s, which is no longer configured: add it again until they are committed", e.Number, s.Sink)
+		}
+		if err := c.persist(ctx, "commit", func() error { return stager.Commit(ctx, s.Token) }); err != nil {
+			return err
+		}
+	}
+	for part, blob := range e.Rows.Parts {
+		rows, err := c.read(ctx, blob)
+		if err != nil {
+			return err
+		}
+		id.Part = part
+		for i, s := range c.sinks {
+			if _, ok := s.(Stager); ok {
+				continue
+			}
+			if err := c.deliver(ctx, s, i, id, rows); err != nil {
+				return err
+			}
+		}
+	}
+	for part, blob := range e.Dead.Parts {
+		rows, err := c.read(ctx, blob)
+		if err != nil {
+			return err
+		}
+		if err := c.bury(ctx, id.dead(part, "dead"), rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *committer) stager(name string) Stager {
+	for _, s := range c.sinks {
+		if st, ok := s.(Stager); ok && st.Name() == name {
+			return st
+		}
+	}
+	return nil
+}
+
+func (c *committer) read(ctx context.Context, b Blob) ([]Row, error) {
+	data, err := c.log.ReadBlob(ctx, b)
+	if err != nil {
+		return nil, fmt.Errorf("commit: %w", err)
+	}
+	return decodeRows(data)
+}
+
+func (c *committer) deliver(ctx context.Context, s Sink, index int, id CheckpointID, rows []Row) error {
+	var rejected *Rejected
+	err := c.persist(ctx, "deliver", func() error {
+		err := s.Deliver(ctx, id, rows)
+		if errors.As(err, &rejected) {
+			return nil
+		}
+		return err
+	})
+	if err != nil || rejected == nil {
+		return err
+	}
+	c.losses += int64(len(rejected.Rows))
+	dead := make([]Row, 0, len(rejected.Rows))
+	for _, r := range rejected.Rows {
+		d := DeadLetter{Reason: ReasonRejected, Stage: "sink", Source: c.a.sourceName(), Partition: id.Partition,
+			Position: fmt.Sprintf("%s[%d]", id, r.Index), Error: r.Reason, Raw: rows[r.Index].Data}
+		dead = append(dead, d.row())
+	}
+	return c.bury(ctx, id.dead(id.Part, fmt.Sprintf("rejected-%d", index)), dead)
+}
+
+// bury delivers dead letters. Without a dead letter sink they are logged, and gone.
+func (c *committer) bury(ctx context.Context, id CheckpointID, rows []Row) error {
+	if c.dead == nil {
+		for _, r := range rows {
+			c.logger.Warn("dead letter without a sink", "partition", id.Partition, "letter", string(r.Data[:min(len(r.Data), 2048)]))
+		}
+		return nil
+	}
+	return c.persist(ctx, "dead letter", func() error { return c.dead.Deliver(ctx, id, rows) })
+}
+
+// persist repeats f until it succeeds or the assignment is over: a sink that is down holds the
+// partition back, and says so, rather than losing anything.
+func (c *committer) persist(ctx context.Context, what string, f func() error) error {
+	wait := 100 * time.Millisecond
+	for attempt := 1; ; attempt++ {
+		err := f()
+		if err == nil {
+			if attempt > 1 {
+				c.stuck(nil)
+				c.logger.Info(what+" works again", "partition", c.a.Partition, "attempts", attempt)
+			}
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%s: %w", what, context.Cause(ctx))
+		}
+		c.stuck(fmt.Errorf("%s: %w", what, err))
+		c.logger.Warn(what+" failed: the partition waits and tries again", "partition", c.a.Partition, "attempt", attempt, "error", err)
+		t := time.NewTimer(wait/2 + rand.N(wait/2))
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return fmt.Errorf("%s: %w (last: %w)", what, context.Cause(ctx), err)
+		}
+		wait = min(wait*2, 30*time.Second)
+	}
+}

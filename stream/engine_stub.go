@@ -1,3 +1,0 @@
-package stream
-
-type engine[E, R any] struct{}

@@ -1,0 +1,528 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// lane owns one partition for one assignment: its goroutine is the only one that touches the
+// operator's state. It restores, then processes batches in order of Seq, and hands copies of its
+// state to a goroutine of its own for stage, save and commit; at most one such checkpoint is under
+// way, and the lane goes on meanwhile.
+type lane[E, R any] struct {
+	p *Pipeline[E, R]
+	a *Assignment
+	c committer
+
+	mu    sync.Mutex
+	inbox []*Batch
+	over  error         // set when the lane has ended: every later batch settles with it
+	ended bool          // the same, for a lane that ended well
+	wake  chan struct{} // something is in the inbox
+
+	// Owned by the lane's goroutine.
+	ahead   map[uint64]*Batch // arrived before their turn
+	nextSeq uint64
+	state   LaneState[E, R]
+	decoder Decoder[E]
+	events  []Event[E]
+	index   []int32
+	from    Instant
+	until   Instant
+
+	position   Position
+	watermark  Instant
+	reader     ReaderState
+	idle       bool
+	arrived    Instant
+	lastRecord time.Time // monotonic, when a record last came
+	frozen     []Frozen  // saved, not yet covered by the frontier
+	ledger     Ledger
+	sinkLosses int64
+
+	// What the next checkpoint will make durable.
+	changed bool
+	rows    []Row
+	dead    []Row
+	held    int64 // bytes of rows and dead letters in the Flow
+	waiting []*Batch
+	final   *Batch // the batch that ends the assignment: settled last of all
+
+	saving    chan checkpointed // nil: none under way
+	lastStart time.Time
+	lastTook  time.Duration
+	reported  time.Time
+}
+
+// checkpointed is how a checkpoint ended.
+type checkpointed struct {
+	entry *Entry
+	err   error
+	took  time.Duration
+	lost  int64
+}
+
+func newLane[E, R any](p *Pipeline[E, R], a *Assignment) *lane[E, R] {
+	l := &lane[E, R]{p: p, a: a, wake: make(chan struct{}, 1), ahead: make(map[uint64]*Batch), from: Beginning, until: EndOfTime}
+	l.c = committer{log: a.Log, sinks: p.Sinks, dead: p.DeadLetter, a: a, logger: p.logger(), stuck: l.stuck}
+	if t, ok := At(p.From); ok && !p.From.IsZero() {
+		l.from = t
+	}
+	if t, ok := At(p.Until); ok && !p.Until.IsZero() {
+		l.until = t
+	}
+	return l
+}
+
+// put hands a batch to the lane. Called with the registry's mutex held.
+func (l *lane[E, R]) put(b *Batch) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended || l.over != nil {
+		b.Settle(l.over)
+		return
+	}
+	l.inbox = append(l.inbox, b)
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run is the lane's goroutine.
+func (l *lane[E, R]) run() {
+	ctx, cancel := l.a.Context(context.Background())
+	defer cancel()
+	err := l.live(ctx)
+	if err != nil {
+		cancel()
+		if l.saving != nil {
+			<-l.saving // its goroutine may still use the log; it fails now
+		}
+		err = fmt.Errorf("partition %s: %w", l.a.Partition, err)
+		if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrLeaseLost) && !errors.Is(err, context.Canceled) {
+			l.stuck(err)
+			l.c.logger.Error("the partition stops and starts again from its last checkpoint", "partition", l.a.Partition, "error", err)
+		}
+	}
+	l.mu.Lock()
+	l.over, l.ended = err, err == nil
+	inbox := l.inbox
+	l.inbox = nil
+	l.mu.Unlock()
+	l.p.engine.retire(l)
+	// An end that the lane decided by itself leaves unread batches behind: there is nothing to do for
+	// them, so they are settled without error.
+	settle(l.waiting, err)
+	settle(inbox, err)
+	for _, b := range l.ahead {
+		b.Settle(err)
+	}
+	if err == nil {
+		l.a.finish()
+	}
+	if l.final != nil {
+		l.final.Settle(err)
+	}
+}
+
+// live restores and then works until the assignment ends.
+func (l *lane[E, R]) live(ctx context.Context) error {
+	if err := l.restore(ctx); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	if b := l.a.Base; b != nil && b.Kind == KindCheckpoint && b.Watermark == EndOfTime {
+		return l.close(ctx, b) // its owner died between the final checkpoint and the end
+	}
+	l.lastStart, l.lastRecord = time.Now(), time.Now()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		done, err := l.work(ctx)
+		if done || err != nil {
+			return err
+		}
+		l.raiseIdle()
+		if l.saving == nil && l.due(time.Now()) {
+			l.begin(ctx, l.capture(l.watermark))
+		}
+		timer.Reset(l.sleep(time.Now()))
+		var news <-chan struct{}
+		if l.idle {
+			news = l.a.Log.Changed()
+		}
+		select {
+		case <-l.wake:
+		case r := <-l.saving:
+			if err := l.finished(r); err != nil {
+				return err
+			}
+		case <-timer.C:
+		case <-news:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// work processes what is in the inbox, in order. It reports true when the assignment has ended.
+func (l *lane[E, R]) work(ctx context.Context) (bool, error) {
+	if l.watermark >= l.until {
+		return true, l.end(ctx, &PartitionEnd{})
+	}
+	l.mu.Lock()
+	inbox := l.inbox
+	l.inbox = nil
+	l.mu.Unlock()
+	for _, b := range inbox {
+		l.ahead[b.Seq] = b
+	}
+	for {
+		b := l.ahead[l.nextSeq]
+		if b == nil {
+			return false, nil
+		}
+		delete(l.ahead, l.nextSeq)
+		l.nextSeq++
+		if b.End != nil || b.Last {
+			l.final = b
+		} else {
+			l.waiting = append(l.waiting, b)
+		}
+		if len(b.Records) > 0 {
+			if err := l.process(ctx, b); err != nil {
+				return false, err
+			}
+			l.lastRecord, l.idle, l.changed = time.Now(), false, true
+			if at := b.Records[len(b.Records)-1].Arrived; at > l.arrived {
+				l.arrived = at
+			}
+		}
+		if b.Next != (Position{}) && b.Next != l.position {
+			l.position, l.changed = b.Next, true
+		}
+		l.reader = b.State
+		l.release(b)
+		l.report(false)
+		switch {
+		case b.End != nil:
+			return true, l.end(ctx, b.End)
+		case b.Last:
+			return true, l.leave(ctx)
+		case l.watermark >= l.until:
+			return true, l.end(ctx, &PartitionEnd{})
+		case !l.changed && l.saving == nil:
+			l.settleWaiting() // nothing came of it
+		}
+		select {
+		case r := <-l.saving:
+			if err := l.finished(r); err != nil {
+				return false, err
+			}
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		default:
+		}
+		if l.saving == nil && l.due(time.Now()) {
+			l.begin(ctx, l.capture(l.watermark))
+		}
+	}
+}
+
+// release gives back the batch's bytes: from here on only its header is kept.
+func (l *lane[E, R]) release(b *Batch) {
+	b.Records = nil
+	if b.bytes > 0 {
+		l.a.Flow.Release(b.bytes, 0)
+	}
+}
+
+// hold accounts for rows and dead letters kept until the next save.
+func (l *lane[E, R]) hold(n int64) {
+	l.held += n
+	l.a.Flow.Hold(n)
+}
+
+// raiseIdle applies M5: a lane that has caught up and seen nothing for a while raises its own
+// watermark to the merger's target, so that it holds no window back.
+func (l *lane[E, R]) raiseIdle() {
+	width := l.p.Operator.Slice()
+	if width == 0 || l.p.OutOfOrder == Unbounded {
+		return
+	}
+	if !l.idle && l.reader == CaughtUp && time.Since(l.lastRecord) >= l.p.idleAfter() {
+		l.idle, l.changed = true, true
+	}
+	if !l.idle {
+		return
+	}
+	if target := l.a.Log.Target(); target.Floor(width) > l.watermark.Floor(width) {
+		l.watermark, l.changed = target, true
+	}
+}
+
+// due reports whether a checkpoint should start now.
+func (l *lane[E, R]) due(now time.Time) bool {
+	since := now.Sub(l.lastStart)
+	if !l.changed || since < 5*l.lastTook {
+		return false
+	}
+	every := l.p.checkpointEvery()
+	return since >= every || l.a.Flow.HalfFull() || since >= every/10 && (l.state.Ripe(l.watermark) || l.idle)
+}
+
+// sleep is how long nothing can become due.
+func (l *lane[E, R]) sleep(now time.Time) time.Duration {
+	wait := time.Hour
+	if l.changed && l.saving == nil {
+		every := l.p.checkpointEvery()
+		if l.a.Flow.HalfFull() {
+			every = 0
+		} else if l.state.Ripe(l.watermark) || l.idle {
+			every /= 10
+		}
+		wait = max(every, 5*l.lastTook) - now.Sub(l.lastStart)
+	}
+	if l.reader == CaughtUp && !l.idle {
+		wait = min(wait, l.p.idleAfter()-now.Sub(l.lastRecord))
+	}
+	return max(wait, time.Millisecond)
+}
+
+// captured is a copy of everything that a checkpoint saves, independent of the lane.
+type captured struct {
+	entry    *Entry
+	snapshot io.WriterTo
+	frozen   []FrozenSlice
+	rows     []Row
+	dead     []Row
+	batches  []*Batch
+	held     int64
+}
+
+// capture freezes what watermark w has passed and copies the state.
+func (l *lane[E, R]) capture(w Instant) *captured {
+	covered := l.a.Log.Frontier()
+	keep := l.frozen[:0:0]
+	for _, f := range l.frozen {
+		if f.End > covered {
+			keep = append(keep, f)
+		}
+	}
+	l.ledger.RowsOut += int64(len(l.rows))
+	c := &captured{
+		entry: &Entry{Kind: KindCheckpoint, Position: l.position, Watermark: w, Idle: l.idle, State: l.reader,
+			Frozen: keep, Ledger: l.ledger, SinkLosses: l.sinkLosses},
+		frozen: l.state.Freeze(w), snapshot: l.state.Snapshot(),
+		rows: l.rows, dead: l.dead, batches: l.waiting, held: l.held,
+	}
+	l.frozen = keep
+	l.rows, l.dead, l.waiting, l.held, l.changed = nil, nil, nil, 0, false
+	return c
+}
+
+// begin starts a checkpoint on a goroutine of its own.
+func (l *lane[E, R]) begin(ctx context.Context, c *captured) {
+	saving := make(chan checkpointed, 1)
+	l.saving, l.lastStart = saving, time.Now()
+	go func() {
+		start := time.Now()
+		err := l.checkpoint(ctx, c)
+		settle(c.batches, err)
+		l.a.Flow.Release(c.held, headers(c.batches))
+		saving <- checkpointed{c.entry, err, time.Since(start), l.c.losses}
+	}()
+}
+
+// checkpoint is stage → save → commit for what was captured; the acks follow in begin.
+func (l *lane[E, R]) checkpoint(ctx context.Context, c *captured) error {
+	for _, f := range c.frozen {
+		blob, err := l.a.Log.WriteObject(ctx, "slice", f.Data)
+		if err != nil {
+			return fmt.Errorf("slice: %w", err)
+		}
+		c.entry.Frozen = append(c.entry.Frozen, Frozen{Start: f.Start, End: f.End, Count: f.Count, Data: blob})
+	}
+	if c.snapshot != nil {
+		blob, err := l.a.Log.WriteObject(ctx, "snapshot", c.snapshot)
+		if err != nil {
+			return fmt.Errorf("snapshot: %w", err)
+		}
+		c.entry.Snapshot = []Blob{blob}
+	}
+	if err := l.c.stage(ctx, c.entry, c.rows, c.dead); err != nil {
+		return err
+	}
+	id := l.a.Log.Next()
+	if err := l.c.save(ctx, c.entry); err != nil {
+		return err
+	}
+	return l.c.commit(ctx, c.entry, id)
+}
+
+// finished takes the outcome of a checkpoint back into the lane.
+func (l *lane[E, R]) finished(r checkpointed) error {
+	l.saving = nil
+	l.lastTook = r.took
+	if r.err != nil {
+		return r.err
+	}
+	l.frozen = r.entry.Frozen
+	l.sinkLosses += r.lost
+	l.report(true)
+	if !l.changed {
+		l.settleWaiting()
+	}
+	return nil
+}
+
+// settleWaiting settles batches that changed nothing: with no checkpoint under way and none due,
+// all they led to is saved already.
+func (l *lane[E, R]) settleWaiting() {
+	settle(l.waiting, nil)
+	l.a.Flow.Release(0, headers(l.waiting))
+	l.waiting = nil
+}
+
+func settle(batches []*Batch, err error) {
+	for _, b := range batches {
+		b.Settle(err)
+	}
+}
+
+// headers counts the batches that hold a header of the Flow.
+func headers(batches []*Batch) (n int) {
+	for _, b := range batches {
+		if b.bytes > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// drainSave waits for the checkpoint under way, if there is one.
+func (l *lane[E, R]) drainSave(ctx context.Context) error {
+	if l.saving == nil {
+		return nil
+	}
+	select {
+	case r := <-l.saving:
+		return l.finished(r)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// leave saves what there is and releases the partition.
+func (l *lane[E, R]) leave(ctx context.Context) error {
+	if err := l.drainSave(ctx); err != nil {
+		return err
+	}
+	if l.changed {
+		l.begin(ctx, l.capture(l.watermark))
+		if err := l.drainSave(ctx); err != nil {
+			return err
+		}
+	}
+	return l.c.save(ctx, &Entry{Kind: KindRelease})
+}
+
+// end freezes everything, checkpoints with a watermark of +∞, and closes the log (M8).
+func (l *lane[E, R]) end(ctx context.Context, pe *PartitionEnd) error {
+	last := l.watermark
+	if pe.Lost {
+		l.c.logger.Error("the partition is gone from the source before its end was read: what it still held is lost",
+			"partition", l.a.Partition, "position", l.position.String())
+	}
+	if err := l.drainSave(ctx); err != nil {
+		return err
+	}
+	c := l.capture(EndOfTime)
+	c.entry.LastWatermark, c.entry.Children, c.entry.Lost = last, pe.Children, pe.Lost
+	l.begin(ctx, c)
+	if err := l.drainSave(ctx); err != nil {
+		return err
+	}
+	return l.close(ctx, c.entry)
+}
+
+// close appends the end that a final checkpoint announces. It carries no output.
+func (l *lane[E, R]) close(ctx context.Context, final *Entry) error {
+	return l.c.save(ctx, &Entry{Kind: KindEnd, Position: final.Position, Watermark: EndOfTime, LastWatermark: final.LastWatermark,
+		Frozen: final.Frozen, Ledger: final.Ledger, SinkLosses: l.sinkLosses, Children: final.Children, Lost: final.Lost})
+}
+
+// restore takes over from the entry that the claim names.
+func (l *lane[E, R]) restore(ctx context.Context) error {
+	if err := l.p.Validate(); err != nil {
+		return err
+	}
+	l.state = l.p.Operator.Lane()
+	if l.p.NewDecoder != nil {
+		l.decoder = l.p.NewDecoder()
+	}
+	l.watermark = l.a.Start
+	base := l.a.Base
+	if base == nil || base.Kind == KindReset {
+		return nil
+	}
+	l.position, l.watermark = base.Position, max(l.a.Start, base.Watermark)
+	l.frozen, l.ledger, l.sinkLosses = base.Frozen, base.Ledger, base.SinkLosses
+	if !l.a.Committed {
+		id := l.a.Log.Next()
+		id.Number = base.Number
+		if err := l.c.commit(ctx, base, id); err != nil {
+			return err
+		}
+	}
+	for _, blob := range base.Snapshot {
+		data, err := l.a.Log.ReadBlob(ctx, blob)
+		if err != nil {
+			return err
+		}
+		if err := l.state.Restore(data); err != nil {
+			return fmt.Errorf("entry %d: %w", base.Number, err)
+		}
+	}
+	return nil
+}
+
+// stuck tells the fleet what holds this partition up; nil that nothing does any more.
+func (l *lane[E, R]) stuck(err error) {
+	s := Status{Watermark: Beginning}
+	if old := l.a.Status(); old != nil {
+		s = *old
+	}
+	s.Error, s.At = "", time.Now()
+	if err != nil {
+		s.Error = err.Error()
+	}
+	l.a.Report(s)
+}
+
+// report publishes the lane's status, at most a few times a second unless now.
+func (l *lane[E, R]) report(now bool) {
+	t := time.Now()
+	if !now && t.Sub(l.reported) < 250*time.Millisecond {
+		return
+	}
+	l.reported = t
+	s := Status{Position: l.position, Watermark: l.watermark, State: l.reader, Idle: l.idle, RecordsIn: l.ledger.RecordsIn,
+		OpenWindows: l.state.Open(), LastArrived: l.arrived, At: t, Newest: l.a.Log.Next().Number - 1}
+	if old := l.a.Status(); old != nil && !now {
+		s.Error = old.Error
+	}
+	l.a.Report(s)
+}
+
+func (p *Pipeline[E, R]) logger() *slog.Logger {
+	if p.Logger != nil {
+		return p.Logger
+	}
+	return slog.Default()
+}
