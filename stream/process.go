@@ -28,14 +28,23 @@ func (l *lane[E, R]) process(ctx context.Context, b *Batch) (err error) {
 			err = fmt.Errorf("panic in the operator at or after position %s: %v\n%s", b.Records[0].Position, v, debug.Stack())
 		}
 	}()
+	horizon, _ := At(time.Now().Add(futureTolerance))
+	ledger, dead, held := l.ledger, len(l.dead), l.held
 	events, index := l.decode(b)
+	if last := l.lastBefore(events, horizon); last >= 0 {
+		// The partition ends at this record, wherever its batch happened to be cut: what was decoded
+		// beyond it is forgotten.
+		b.Records = b.Records[:index[last]+1]
+		l.ledger, l.dead = ledger, l.dead[:dead]
+		l.hold(held - l.held)
+		events, index = l.decode(b)
+	}
 	for _, enricher := range l.p.Enrich {
 		if err := enricher.Enrich(ctx, events); err != nil {
 			return fmt.Errorf("enrich: %w", err)
 		}
 	}
-	horizon, _ := At(time.Now().Add(futureTolerance))
-	watermark, bound := l.watermark, l.p.OutOfOrder
+	watermark := l.watermark
 	for i := range events {
 		e := &events[i]
 		if e.Time > horizon {
@@ -43,11 +52,7 @@ func (l *lane[E, R]) process(ctx context.Context, b *Batch) (err error) {
 			continue
 		}
 		before := watermark
-		if bound != Unbounded {
-			if w := e.Time - Instant(bound); w > watermark && w < e.Time+1 {
-				watermark = w
-			}
-		}
+		watermark = l.advance(watermark, e.Time)
 		if e.Time < l.from || e.Time >= l.until {
 			l.ledger.Filtered++
 			continue
@@ -75,6 +80,32 @@ func (l *lane[E, R]) process(ctx context.Context, b *Batch) (err error) {
 	l.watermark = watermark
 	l.encode(l.state.Rows(), b)
 	return nil
+}
+
+// advance is the watermark after an event at t: the highest time less the out-of-order bound, never
+// back. Without a bound it stays where it is until the partition ends.
+func (l *lane[E, R]) advance(watermark, t Instant) Instant {
+	if l.p.OutOfOrder == Unbounded {
+		return watermark
+	}
+	return max(watermark, t.Add(-l.p.OutOfOrder))
+}
+
+// lastBefore returns the first event with which the watermark reaches Until, -1 if none does.
+func (l *lane[E, R]) lastBefore(events []Event[E], horizon Instant) int {
+	if l.until == EndOfTime {
+		return -1
+	}
+	watermark := l.watermark
+	for i := range events {
+		if events[i].Time <= horizon {
+			watermark = l.advance(watermark, events[i].Time)
+		}
+		if watermark >= l.until {
+			return i
+		}
+	}
+	return -1
 }
 
 // decode decodes every record into the lane's reused memory. index holds each event's record.
