@@ -1,0 +1,70 @@
+package aws
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/aws/smithy-go"
+)
+
+// Failure says what to do about an error of a service.
+type Failure uint8
+
+const (
+	Permanent Failure = iota // somebody must mend something: asking again is of no use
+	Transient                // passes by itself; what was asked may or may not have been done
+	Throttled                // refused because of its rate, and not done
+)
+
+// Classify sorts an error of any service. An error without an answer from the service, a lost
+// connection, a time-out, half a reply, is Transient; so are internal errors.
+func Classify(err error) Failure {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return Transient
+	}
+	switch code := api.ErrorCode(); {
+	case code == "ProvisionedThroughputExceededException", code == "LimitExceededException", code == "SlowDown",
+		code == "RequestLimitExceeded", code == "TooManyRequestsException", strings.Contains(code, "Throttling"):
+		return Throttled
+	case api.ErrorFault() == smithy.FaultServer, strings.HasPrefix(code, "Internal"), strings.HasPrefix(code, "ServiceUnavailable"),
+		code == "ResourceInUseException", // of something that is being made
+		code == "RequestTimeout", code == "RequestTimeoutException",
+		code == "UnknownError": // the SDK's word for an error status without a readable body
+		return Transient
+	}
+	return Permanent
+}
+
+const (
+	backoffFirst = 200 * time.Millisecond
+	backoffMost  = 5 * time.Second
+)
+
+// Backoff is how long to wait after attempt n (1, 2, …) has failed: 200 ms, doubling, at most 5 s, with
+// jitter over its upper half, so that many callers do not come back together.
+func Backoff(n int) time.Duration {
+	d := backoffMost
+	if n < 6 {
+		d = min(backoffMost, backoffFirst<<max(0, n-1))
+	}
+	return d/2 + rand.N(d/2)
+}
+
+// Sleep waits for d, or until ctx is done and then returns its error.
+func Sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,356 @@
+// Package kinesis reads Amazon Kinesis Data Streams: a consumers.Source whose partitions are the
+// stream's shards.
+//
+// # The life of a shard
+//
+// A shard appears in ListShards when the stream is made, or when a reshard splits one shard or merges
+// two; then it names them as its parents. [Source.Partitions] lists every shard that the service
+// still knows, closed ones that hold data included, with both parents. The engine opens a shard once
+// the parents' ends are saved, so that a key's records stay in order across a reshard.
+//
+// A reader takes an iterator for its position and polls GetRecords: at once while it is behind, four
+// times a second at the tip. Iterators expire; a new one is taken for the position behind the last
+// record that was delivered. Throttling, lost connections and internal errors are waited out with
+// back-off and jitter, and counted. Aggregates of the Kinesis Producer Library are unpacked. When the
+// shard is closed and read to its end, the service hands out no further iterator, and the reader
+// reports the children that continue it.
+//
+// # Positions
+//
+// A record's position is also the place behind it: opening there delivers what follows it, and
+// nothing twice. Token is the Kinesis sequence number. Number is 0 for a plain record; for user
+// record i (from 0, in the aggregate's order, dropped ones counted) of an aggregate it is i + 1, the
+// count of its user records that are done. Resuming reads such an aggregate again and skips that
+// many.
+package kinesis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+
+	cloud "github.com/millstream/millstream/cloud/aws"
+	"github.com/millstream/millstream/consumers"
+	"github.com/millstream/millstream/stream"
+)
+
+// Options configures a Source. Only Stream is required.
+type Options struct {
+	// Stream is the stream's name or ARN. An ARN's region is used when Region is empty.
+	Stream string
+	// Region and Endpoint are as in cloud/aws.Options.
+	Region, Endpoint string
+	// Start is where shards are begun that nothing was ever saved of: "earliest" (the default, the
+	// oldest records still held), "latest" (what arrives after the pipeline's first start) or an
+	// RFC 3339 time. "latest" is the moment at which Tip is first asked, and stays it across restarts
+	// when readers are given that tip. Shards that a reshard opens later are always read from their
+	// first record.
+	Start string
+	// UntilEnd makes Tip return the present moment: reading ends with the last record that arrived
+	// before it.
+	UntilEnd bool
+	// PollEvery is the wait between two polls of a shard that has nothing new. Default 250 ms. The
+	// service allows 5 calls a second for each shard, shared by all its readers.
+	PollEvery time.Duration
+	// Client is used instead of one made from Region and Endpoint. Its retries are switched off: the
+	// reader retries, so that throttling is seen and counted.
+	Client *awskinesis.Client
+	// Logger hears of what is waited out. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Counters says what a Source has met since it was made.
+type Counters struct {
+	Throttled    int64 // calls refused because of their rate
+	Retried      int64 // calls that failed for a passing reason: lost connections, internal errors
+	Reacquired   int64 // iterators that had expired and were taken anew
+	Deaggregated int64 // Kinesis records that were aggregates
+	UserRecords  int64 // records that came out of aggregates
+	Foreign      int64 // user records dropped: their hash key belongs to another shard
+	Broken       int64 // user records that do not parse, delivered as their raw bytes
+}
+
+type counters struct {
+	throttled, retried, reacquired, deaggregated, userRecords, foreign, broken atomic.Int64
+}
+
+// api is what the driver uses of the SDK's client.
+type api interface {
+	ListShards(context.Context, *awskinesis.ListShardsInput, ...func(*awskinesis.Options)) (*awskinesis.ListShardsOutput, error)
+	GetShardIterator(context.Context, *awskinesis.GetShardIteratorInput, ...func(*awskinesis.Options)) (*awskinesis.GetShardIteratorOutput, error)
+	GetRecords(context.Context, *awskinesis.GetRecordsInput, ...func(*awskinesis.Options)) (*awskinesis.GetRecordsOutput, error)
+}
+
+// Source is one stream. It implements consumers.Source.
+type Source struct {
+	options  Options
+	api      api
+	stream   cloud.KinesisStream
+	region   string
+	start    startAt
+	paced    bool // keep below the service's limits from the first call on
+	logger   *slog.Logger
+	counters counters
+
+	mu     sync.Mutex
+	shards map[string]shard
+	began  time.Time // what "latest" means for readers without a tip
+}
+
+var _ consumers.Source = (*Source)(nil)
+
+// startAt is the parsed Options.Start.
+type startAt struct {
+	latest bool
+	at     time.Time
+}
+
+func parseStart(s string) (startAt, error) {
+	switch s {
+	case "", "earliest":
+		return startAt{}, nil
+	case "latest":
+		return startAt{latest: true}, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return startAt{}, fmt.Errorf("start=%s: want earliest, latest or an RFC 3339 time such as 2026-01-02T15:04:05Z", s)
+	}
+	if t.After(time.Now()) {
+		return startAt{}, fmt.Errorf("start=%s is in the future", s)
+	}
+	return startAt{at: t}, nil
+}
+
+// New makes a Source and asks the service for the stream once, so that a missing stream, a wrong
+// region, expired credentials or an unreachable endpoint is an error here.
+func New(ctx context.Context, o Options) (*Source, error) {
+	s := &Source{options: o, logger: o.Logger}
+	if s.logger == nil {
+		s.logger = slog.Default()
+	}
+	if s.options.PollEvery <= 0 {
+		s.options.PollEvery = 250 * time.Millisecond
+	}
+	var err error
+	if s.stream, err = cloud.ParseKinesisStream(o.Stream); err != nil {
+		return nil, fmt.Errorf("kinesis: %w", err)
+	}
+	if o.Region == "" {
+		o.Region = s.stream.Region
+	}
+	if s.start, err = parseStart(o.Start); err != nil {
+		return nil, fmt.Errorf("kinesis: %w", err)
+	}
+	client := o.Client
+	if client == nil {
+		c, err := cloud.Load(ctx, cloud.Options{Region: o.Region, Endpoint: o.Endpoint})
+		if err != nil {
+			return nil, fmt.Errorf("kinesis: %w", err)
+		}
+		client = awskinesis.NewFromConfig(c)
+	}
+	s.api, s.region = client, client.Options().Region
+	s.paced = !cloud.Options{Endpoint: aws.ToString(client.Options().BaseEndpoint)}.Local()
+	if s.began, _, err = s.now(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Identity names the stream for the plan: its region and name, however it was given.
+func (s *Source) Identity() string { return "kinesis://" + s.region + "/" + s.stream.Name }
+
+// Counters returns what has been met so far. Safe for concurrent use.
+func (s *Source) Counters() Counters {
+	c := &s.counters
+	return Counters{
+		Throttled: c.throttled.Load(), Retried: c.retried.Load(), Reacquired: c.reacquired.Load(),
+		Deaggregated: c.deaggregated.Load(), UserRecords: c.userRecords.Load(),
+		Foreign: c.foreign.Load(), Broken: c.broken.Load(),
+	}
+}
+
+// Close does nothing: a Source holds no goroutine, and its connections are the client's.
+func (s *Source) Close() error { return nil }
+
+// Open begins to read a shard behind from. The iterator is taken by the first Read.
+func (s *Source) Open(ctx context.Context, partition string, from stream.Position, tip string) (consumers.Reader, error) {
+	if from.Token == "" && from.Number != 0 || from.Number < 0 {
+		return nil, fmt.Errorf("%s: position %s is not of a Kinesis stream", s.subject(partition), from)
+	}
+	m, err := parseMark(tip)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.subject(partition), err)
+	}
+	sh, err := s.shard(ctx, partition)
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{src: s, shard: sh, next: from, until: m.until, paced: s.paced}
+	switch {
+	case !s.start.latest:
+		r.from = s.start.at
+	case m.from.IsZero():
+		r.from = s.began
+	default:
+		r.from = m.from
+	}
+	return r, nil
+}
+
+// Tip returns the mark that readers are given: where "latest" began, and with UntilEnd where to end.
+// It is empty when neither is asked for.
+func (s *Source) Tip(ctx context.Context) (string, error) {
+	if !s.start.latest && !s.options.UntilEnd {
+		return "", nil
+	}
+	now, bound, err := s.now(ctx)
+	if err != nil {
+		return "", err
+	}
+	var m mark
+	if s.start.latest {
+		m.from = now
+	}
+	if s.options.UntilEnd {
+		m.until = bound
+	}
+	return m.String(), nil
+}
+
+// mark is what a tip says. Times are the service's, in milliseconds as arrival times are.
+type mark struct{ from, until time.Time }
+
+const markLayout = "2006-01-02T15:04:05.000Z07:00"
+
+func (m mark) String() string {
+	v := url.Values{}
+	if !m.from.IsZero() {
+		v.Set("from", m.from.UTC().Format(markLayout))
+	}
+	if !m.until.IsZero() {
+		v.Set("until", m.until.UTC().Format(markLayout))
+	}
+	return v.Encode()
+}
+
+func parseMark(tip string) (m mark, err error) {
+	v, err := url.ParseQuery(tip)
+	if err != nil {
+		return m, fmt.Errorf("tip %q: %w", tip, err)
+	}
+	for name, at := range map[string]*time.Time{"from": &m.from, "until": &m.until} {
+		if text := v.Get(name); text != "" {
+			if *at, err = time.Parse(time.RFC3339Nano, text); err != nil {
+				return m, fmt.Errorf("tip %q: %w", tip, err)
+			}
+		}
+	}
+	return m, nil
+}
+
+// now asks the service for its time. A reply's Date header counts whole seconds, so the service's
+// present lies within one second of it: bound is not before that present. now is our own clock's
+// reading from before the call where that is compatible with the header, and the header's otherwise.
+func (s *Source) now(ctx context.Context) (now, bound time.Time, err error) {
+	before := time.Now()
+	out, err := control(ctx, s, "ListShards", func(ctx context.Context) (*awskinesis.ListShardsOutput, error) {
+		return s.api.ListShards(ctx, &awskinesis.ListShardsInput{
+			StreamARN: s.stream.ARN, StreamName: s.stream.NameOnly(), MaxResults: aws.Int32(1),
+		}, once)
+	})
+	if err != nil {
+		return now, bound, err
+	}
+	after := time.Now()
+	date, ok := awsmiddleware.GetServerTime(out.ResultMetadata)
+	if !ok {
+		return before, after.Add(time.Millisecond), nil
+	}
+	if now = before; now.Before(date.Add(-time.Second)) || now.After(date.Add(2*time.Second)) {
+		now = date
+	}
+	return now, date.Add(time.Second), nil
+}
+
+// once switches the SDK's own retries off for a call.
+func once(o *awskinesis.Options) { o.Retryer = aws.NopRetryer{} }
+
+const (
+	// callTimeout bounds one request. A full reply is 10 MiB.
+	callTimeout = 30 * time.Second
+	// controlTimeout bounds one call that lists shards, controlPatience how long such a call is
+	// retried. The caller comes back.
+	controlTimeout  = 5 * time.Second
+	controlPatience = 30 * time.Second
+)
+
+// control makes a call, waiting out what passes by itself, and names the stream in what remains.
+func control[T any](ctx context.Context, s *Source, what string, call func(context.Context) (T, error)) (T, error) {
+	began := time.Now()
+	for n := 1; ; n++ {
+		bounded, cancel := context.WithTimeout(ctx, controlTimeout)
+		out, err := call(bounded)
+		cancel()
+		if err == nil {
+			return out, nil
+		}
+		if ctx.Err() != nil {
+			return out, ctx.Err()
+		}
+		kind := classify(err)
+		s.count(kind)
+		if kind != transient && kind != throttled || time.Since(began) > controlPatience {
+			return out, s.explain(what, err)
+		}
+		if err := cloud.Sleep(ctx, cloud.Backoff(n)); err != nil {
+			return out, err
+		}
+	}
+}
+
+func (s *Source) count(kind failure) {
+	switch kind {
+	case throttled:
+		s.counters.throttled.Add(1)
+	case transient:
+		s.counters.retried.Add(1)
+	}
+}
+
+// explain turns an error of the service into one line that names the stream.
+func (s *Source) explain(what string, err error) error {
+	var missing *types.ResourceNotFoundException
+	if errors.As(err, &missing) && !strings.Contains(strings.ToLower(missing.ErrorMessage()), "shard ") {
+		return &reason{fmt.Sprintf("kinesis: stream %s does not exist in %s", s.stream.Name, s.region), err}
+	}
+	if told := cloud.Explain(err); told != err {
+		return fmt.Errorf("kinesis: stream %s: %w", s.stream.Name, told)
+	}
+	return fmt.Errorf("kinesis: stream %s: %s: %w", s.stream.Name, what, err)
+}
+
+// reason is an error whose text stands alone; its cause is for errors.Is and errors.As.
+type reason struct {
+	text  string
+	cause error
+}
+
+func (e *reason) Error() string { return e.text }
+func (e *reason) Unwrap() error { return e.cause }
+
+func (s *Source) subject(partition string) string {
+	return "kinesis: stream " + s.stream.Name + ": shard " + partition
+}

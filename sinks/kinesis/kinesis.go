@@ -1,0 +1,156 @@
+// Package kinesis writes to Amazon Kinesis Data Streams: a stream.Sink for a pipeline's rows, and a
+// Watermill publisher.
+//
+// # The life of a row
+//
+// A row is saved in the log before the sink sees it. [Sink.Deliver] gives it an _id made of the
+// checkpoint's id and the row's index, which is the same whenever and by whomever the row is delivered
+// again; packs up to 500 rows into a PutRecords request; and sends the entries that failed, and only
+// those, again until all are stored. A reply that never comes leaves it open whether the request was
+// done: it is sent again, counted as ambiguous, and a consumer tells the copies by their _id. So rows
+// arrive at least once, in no promised order.
+package kinesis
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+
+	cloud "github.com/millstream/millstream/cloud/aws"
+	"github.com/millstream/millstream/stream"
+)
+
+// Options configures a Sink. Only Stream is required.
+type Options struct {
+	Stream           string             // name or ARN
+	Region, Endpoint string             // as in cloud/aws.Options; an ARN's region when Region is empty
+	Client           *awskinesis.Client // used instead of one made from Region and Endpoint
+	Logger           *slog.Logger       // default: slog.Default()
+}
+
+// Sink delivers rows to one stream. It is safe for concurrent use, as stream.Sink asks.
+//
+// The partition key is the row's key, so that rows of a group go to one shard; its SHA-256 when the
+// service would not take it; the row's _id when it has none.
+type Sink struct {
+	putter   *putter
+	counters counters
+
+	mu    sync.Mutex
+	begun map[stream.CheckpointID][]bool // deliveries that returned an error, and what they stored
+}
+
+var _ stream.Sink = (*Sink)(nil)
+
+// New makes a Sink and asks for its stream once, so that a missing one is an error here.
+func New(ctx context.Context, o Options) (*Sink, error) {
+	st, err := cloud.ParseKinesisStream(o.Stream)
+	if err != nil {
+		return nil, fmt.Errorf("kinesis: %w", err)
+	}
+	if o.Region == "" {
+		o.Region = st.Region
+	}
+	client, logger, err := connect(ctx, o.Client, cloud.Options{Region: o.Region, Endpoint: o.Endpoint}, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sink{begun: make(map[stream.CheckpointID][]bool)}
+	s.putter, err = newPutter(ctx, client, client.Options().Region, o.Stream, &s.counters, logger)
+	return s, err
+}
+
+func connect(ctx context.Context, client *awskinesis.Client, o cloud.Options, logger *slog.Logger) (*awskinesis.Client, *slog.Logger, error) {
+	if logger == nil {
+		logger = slog.Default()
+	}
+	if client != nil {
+		return client, logger, nil
+	}
+	c, err := cloud.Load(ctx, o)
+	if err != nil {
+		return nil, nil, fmt.Errorf("kinesis: %w", err)
+	}
+	return awskinesis.NewFromConfig(c), logger, nil
+}
+
+// Counters returns what has been met so far. Safe for concurrent use.
+func (s *Sink) Counters() Counters { return s.counters.read() }
+
+// Deliver stores rows. Called again with the same id by the same process, it sends only what is not
+// stored yet. Rows larger than the stream's records may be are in a *stream.Rejected; the others are
+// then stored.
+func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []stream.Row) error {
+	stored := s.resume(id, len(rows))
+	prefix := id.String() + "-"
+	entries := make([]entry, 0, len(rows))
+	var rejected []stream.RejectedRow
+	for i := range rows {
+		if stored[i] {
+			continue
+		}
+		rowID := prefix + strconv.Itoa(i)
+		e := entry{at: i, record: types.PutRecordsRequestEntry{
+			Data:         withID(rows[i].Data, rowID),
+			PartitionKey: aws.String(partitionKey(rows[i].Key, rowID)),
+		}}
+		if why := s.putter.tooLarge(&e); why != "" {
+			rejected = append(rejected, stream.RejectedRow{Index: i, Reason: why})
+			continue
+		}
+		entries = append(entries, e)
+	}
+	if err := s.putter.put(ctx, entries, func(at int) { stored[at] = true }); err != nil {
+		s.mu.Lock()
+		s.begun[id] = stored
+		s.mu.Unlock()
+		return err
+	}
+	if rejected != nil {
+		s.counters.rejected.Add(int64(len(rejected)))
+		return &stream.Rejected{Rows: rejected}
+	}
+	return nil
+}
+
+// resume returns which of n rows an earlier Deliver of id stored before it failed.
+func (s *Sink) resume(id stream.CheckpointID, n int) []bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stored := s.begun[id]
+	delete(s.begun, id)
+	if len(stored) != n {
+		stored = make([]bool, n)
+	}
+	return stored
+}
+
+// withID returns the row's object with _id as its first field. A row that has an _id of its own, from
+// the stream it was read from, keeps that; a row that is no object is left alone.
+func withID(row []byte, id string) []byte {
+	if len(row) < 2 || row[0] != '{' {
+		return bytes.Clone(row)
+	}
+	rest := bytes.TrimLeft(row[1:], " \t\r\n")
+	if bytes.Contains(row, []byte(`"_id"`)) {
+		var fields map[string]json.RawMessage
+		if json.Unmarshal(row, &fields) == nil && fields["_id"] != nil {
+			return bytes.Clone(row)
+		}
+	}
+	quoted, _ := json.Marshal(id) // a string has no way to fail
+	out := make([]byte, 0, len(row)+len(quoted)+8)
+	out = append(append(out, `{"_id":`...), quoted...)
+	if len(rest) > 0 && rest[0] != '}' {
+		out = append(out, ',')
+	}
+	return append(out, rest...)
+}

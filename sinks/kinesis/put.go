@@ -1,0 +1,248 @@
+package kinesis
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+
+	cloud "github.com/millstream/millstream/cloud/aws"
+)
+
+// Limits of PutRecords (Kinesis Data Streams API reference).
+const (
+	maxEntries = 500
+	// maxRequest is below the 10 MiB that a request may have since 2025: servers that stand in for
+	// the service still allow 5 MiB only, and less is sent again after a lost reply.
+	maxRequest = 5 << 20
+	// defaultRecord is the largest record, key and data, of streams that do not say.
+	defaultRecord = 1 << 20
+	maxKeyRunes   = 256
+
+	callTimeout = 30 * time.Second
+	// patience is how long entries may fail without one succeeding before put returns the reason.
+	patience = time.Minute
+)
+
+// Counters says what writing has met.
+type Counters struct {
+	Requests  int64 // PutRecords calls
+	Throttled int64 // calls and entries refused because of their rate
+	Failed    int64 // entries that failed for another passing reason
+	Ambiguous int64 // calls without a reply: their records may be in the stream twice
+	Rejected  int64 // records that the stream can never take
+}
+
+type counters struct{ requests, throttled, failed, ambiguous, rejected atomic.Int64 }
+
+func (c *counters) read() Counters {
+	return Counters{c.requests.Load(), c.throttled.Load(), c.failed.Load(), c.ambiguous.Load(), c.rejected.Load()}
+}
+
+// api is what the package uses of the SDK's client.
+type api interface {
+	PutRecords(context.Context, *awskinesis.PutRecordsInput, ...func(*awskinesis.Options)) (*awskinesis.PutRecordsOutput, error)
+	DescribeStreamSummary(context.Context, *awskinesis.DescribeStreamSummaryInput, ...func(*awskinesis.Options)) (*awskinesis.DescribeStreamSummaryOutput, error)
+}
+
+// putter writes entries to one stream. Safe for concurrent use.
+type putter struct {
+	api       api
+	stream    cloud.KinesisStream
+	region    string
+	maxRecord int
+	counters  *counters
+	logger    *slog.Logger
+}
+
+// newPutter asks for the stream once, to learn its largest record, and that it exists. Without the
+// permission to ask, the service's default is assumed.
+func newPutter(ctx context.Context, a api, region, name string, c *counters, l *slog.Logger) (*putter, error) {
+	st, err := cloud.ParseKinesisStream(name)
+	if err != nil {
+		return nil, fmt.Errorf("kinesis: %w", err)
+	}
+	p := &putter{api: a, stream: st, region: region, maxRecord: defaultRecord, counters: c, logger: l}
+	began := time.Now()
+	for n := 1; ; n++ {
+		bounded, cancel := context.WithTimeout(ctx, callTimeout)
+		out, err := a.DescribeStreamSummary(bounded, &awskinesis.DescribeStreamSummaryInput{StreamName: st.NameOnly(), StreamARN: st.ARN}, once)
+		cancel()
+		switch {
+		case err == nil:
+			if d := out.StreamDescriptionSummary; d != nil && aws.ToInt32(d.MaxRecordSizeInKiB) > 0 {
+				p.maxRecord = int(*d.MaxRecordSizeInKiB) << 10
+			}
+			return p, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case errors.Is(cloud.Explain(err), cloud.ErrDenied):
+			l.Debug("the stream's record limit is unknown: assuming 1 MiB", "stream", st.Name, "error", err)
+			return p, nil
+		case cloud.Classify(err) == cloud.Permanent || time.Since(began) > patience/4:
+			return nil, p.explain("DescribeStreamSummary", err)
+		}
+		if err := cloud.Sleep(ctx, cloud.Backoff(n)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// once switches the SDK's own retries off: a call that it repeats in silence is a duplicate that
+// nobody counts.
+func once(o *awskinesis.Options) { o.Retryer = aws.NopRetryer{} }
+
+func (p *putter) explain(what string, err error) error {
+	var missing *types.ResourceNotFoundException
+	if errors.As(err, &missing) {
+		return &reason{fmt.Sprintf("kinesis: stream %s does not exist in %s", p.stream.Name, p.region), err}
+	}
+	if told := cloud.Explain(err); told != err {
+		return fmt.Errorf("kinesis: stream %s: %w", p.stream.Name, told)
+	}
+	return fmt.Errorf("kinesis: stream %s: %s: %w", p.stream.Name, what, err)
+}
+
+// reason is an error whose text stands alone; its cause is for errors.Is and errors.As.
+type reason struct {
+	text  string
+	cause error
+}
+
+func (e *reason) Error() string { return e.text }
+func (e *reason) Unwrap() error { return e.cause }
+
+// entry is one record on its way. at is the caller's index.
+type entry struct {
+	record types.PutRecordsRequestEntry
+	at     int
+}
+
+func (e *entry) size() int { return len(e.record.Data) + len(*e.record.PartitionKey) }
+
+// tooLarge says why the stream can never take the entry, or nothing.
+func (p *putter) tooLarge(e *entry) string {
+	if n := e.size(); n > p.maxRecord {
+		return fmt.Sprintf("%d bytes with its key, and stream %s takes at most %d", n, p.stream.Name, p.maxRecord)
+	}
+	return ""
+}
+
+// put writes entries and calls done with the index of each as soon as it is stored. Entries that fail
+// are sent again, and they alone. It returns when all are stored, when ctx is done, when somebody must
+// mend something, or when nothing has been stored for a minute.
+func (p *putter) put(ctx context.Context, pending []entry, done func(at int)) error {
+	progress := time.Now()
+	for failures := 0; len(pending) > 0; {
+		n, size := 0, 0
+		for n < len(pending) && n < maxEntries && (n == 0 || size+pending[n].size() <= maxRequest) {
+			size += pending[n].size()
+			n++
+		}
+		in := &awskinesis.PutRecordsInput{StreamName: p.stream.NameOnly(), StreamARN: p.stream.ARN, Records: make([]types.PutRecordsRequestEntry, n)}
+		for i := range n {
+			in.Records[i] = pending[i].record
+		}
+		failed, err := p.call(ctx, in)
+		if err != nil && (ctx.Err() != nil || cloud.Classify(err) == cloud.Permanent) {
+			return p.explain("PutRecords", err)
+		}
+		// Failed entries move to the end of this request's part of pending, in their order.
+		kept := n
+		for i := n - 1; i >= 0; i-- {
+			if err == nil && failed[i] == "" {
+				continue
+			}
+			kept--
+			pending[kept], pending[i] = pending[i], pending[kept]
+		}
+		for i := range kept {
+			done(pending[i].at)
+		}
+		pending = pending[kept:]
+		if kept > 0 {
+			progress = time.Now()
+		}
+		if kept == n {
+			failures = 0
+			continue
+		}
+		if err == nil {
+			err = fmt.Errorf("%d of %d records failed, one with %s", n-kept, n, lastOf(failed))
+		}
+		failures++
+		if time.Since(progress) > patience {
+			return p.explain("PutRecords", fmt.Errorf("nothing stored for %s: %w", patience, err))
+		}
+		wait := cloud.Backoff(failures)
+		p.logger.Debug("records failed: sending them again", "stream", p.stream.Name, "records", n-kept, "in", wait, "error", err)
+		if err := cloud.Sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// call makes one request and returns the error code of each entry, empty for those that are stored.
+func (p *putter) call(ctx context.Context, in *awskinesis.PutRecordsInput) ([]string, error) {
+	p.counters.requests.Add(1)
+	bounded, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	out, err := p.api.PutRecords(bounded, in, once)
+	if err != nil {
+		switch cloud.Classify(err) {
+		case cloud.Throttled:
+			p.counters.throttled.Add(1)
+		case cloud.Transient:
+			p.counters.ambiguous.Add(1)
+		}
+		return nil, err
+	}
+	if len(out.Records) != len(in.Records) {
+		p.counters.ambiguous.Add(1)
+		return nil, fmt.Errorf("a reply about %d records to a request with %d", len(out.Records), len(in.Records))
+	}
+	codes := make([]string, len(out.Records))
+	for i := range out.Records {
+		codes[i] = aws.ToString(out.Records[i].ErrorCode)
+		switch codes[i] {
+		case "":
+		case "ProvisionedThroughputExceededException":
+			p.counters.throttled.Add(1)
+		default:
+			p.counters.failed.Add(1)
+		}
+	}
+	return codes, nil
+}
+
+func lastOf(codes []string) string {
+	for i := len(codes) - 1; i >= 0; i-- {
+		if codes[i] != "" {
+			return codes[i]
+		}
+	}
+	return ""
+}
+
+// partitionKey makes a key that the service accepts: 1 to 256 characters of UTF-8. Another key, an
+// empty one aside, is replaced by its SHA-256, which keeps equal keys together.
+func partitionKey(key, otherwise string) string {
+	if key == "" {
+		key = otherwise
+	}
+	if utf8.ValidString(key) && utf8.RuneCountInString(key) <= maxKeyRunes {
+		return key
+	}
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:])
+}
