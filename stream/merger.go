@@ -327,7 +327,7 @@ func (m *merger[E, R]) restore(ctx context.Context) error {
 			return err
 		}
 		m.width = m.p.Operator.Slice()
-		m.state = m.p.Operator.Merge()
+		m.state = m.p.Operator.Merger()
 	}
 	m.roster.frontier, m.target, m.first = Beginning, Beginning, true
 	base := m.a.Base

@@ -85,8 +85,8 @@ func (r *Rejected) Error() string { return "the sink rejected rows: " + r.Rows[0
 // for the merger. windows.Aggregation is one; Map, for pipelines without windows, is another.
 type Operator[E, R any] interface {
 	Lane() LaneState[E, R]
-	// Merge returns an empty merge state, or nil when rows leave the lanes directly.
-	Merge() MergeState[R]
+	// Merger returns an empty merge state, or nil when rows leave the lanes directly.
+	Merger() MergeState[R]
 	// Slice is the width of the slices that lanes freeze; 0 without windows.
 	Slice() time.Duration
 	// Plan describes the operator for Pipeline.Plan; a change refuses the saved state (A8).
