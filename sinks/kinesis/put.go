@@ -28,7 +28,7 @@ const (
 	defaultRecord = 1 << 20
 	maxKeyRunes   = 256
 
-	callTimeout = 30 * time.Second
+	callTimeout = 20 * time.Second
 	// patience is how long entries may fail without one succeeding before put returns the reason.
 	patience = time.Minute
 )
