@@ -93,3 +93,26 @@ func BenchmarkScanYSB(b *testing.B) {
 		})
 	}
 }
+
+// Other shapes of records, each against encoding/json into a map.
+func BenchmarkScan(b *testing.B) {
+	for _, test := range []struct{ name, record string }{
+		{"spaced", `{"date": "2001-01-10 18:20", "delay": -5, "distance": 1670, "origin": "ORD", "destination": "MIA", "carrier": {"code": "AA", "alliance": "oneworld"}}`},
+		{"numbers", `{"id":1234567,"ts":1700000000000,"lat":51.053822,"lon":3.722270,"speed":0.25,"ok":true,"tags":["a","b","c"],"none":null}`},
+		{"escapes", `{"origin":"a \"quoted\" path\\to\/x","message":"line one\nline two\n\u00e9t\u00e9","id":7}`},
+		{"unicode", `{"origin":"東京国際空港","message":"Ceci n'est pas une chaîne très ASCII, c'est sûr","id":7}`},
+		{"string", `"{\"origin\":\"ORD\",\"delay\":-5,\"distance\":1670,\"destination\":\"MIA\",\"id\":7}"`},
+	} {
+		b.Run(test.name, func(b *testing.B) {
+			benchmarkScan(b, [][]byte{[]byte(test.record)}, "origin", "delay", "carrier.code", "id", "ts")
+		})
+		b.Run(test.name+"/encodingjsonmap", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := decode([]byte(test.record)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -16,7 +16,7 @@ import (
 // up: 15 and 16 bytes, and one with a zero byte.
 var testPaths = []string{
 	"a", "b", "a.b", "a.b.c", "user", "user.address.city", "user.tier", "event_type", "event_time",
-	"a", "fifteen_bytes_k", "sixteen_bytes_ky", "a_key_of_twenty_four_byte", "é", "a\x00", `q"`, "a.a",
+	"a", "fifteen_bytes_k", "sixteen_bytes_ky", "a_key_of_twenty_four_byte", "nineteen_bytes_long", "é", "a\x00", `q"`, "a.a",
 	"a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a",
 }
 

@@ -209,9 +209,15 @@ func (s *Scanner) object(rec string, i, depth int, wanted *keys, places []place)
 		} else if i = s.other(rec, i, depth, child); i < 0 {
 			return -1
 		}
-		if i+1 < len(rec) && rec[i] == ',' && rec[i+1] == '"' {
-			i++
-			continue
+		if i+2 < len(rec) && rec[i] == ',' {
+			if rec[i+1] == '"' {
+				i++
+				continue
+			}
+			if rec[i+1] == ' ' && rec[i+2] == '"' {
+				i += 2
+				continue
+			}
 		}
 		if i = space(rec, i); i < len(rec) && rec[i] == '}' {
 			return i + 1
@@ -280,9 +286,7 @@ func (s *Scanner) colon(rec string, i int) int {
 func (s *Scanner) other(rec string, i, depth int, n *node) int {
 	start := i
 	if n.next != nil && i < len(rec) && rec[i] == '{' {
-		if depth == MaxDepth {
-			return s.fail(i, tooDeep)
-		}
+		// A path has at most MaxDepth segments, so this cannot be too deep.
 		s.forget(n)
 		i = s.object(rec, i+1, depth+1, n.next, nil)
 		s.found[n.slot] = span{start: start, end: i, kind: Object}
