@@ -7,16 +7,19 @@ import (
 )
 
 // Source is what a driver implements: it lists partitions and opens readers. Safe for concurrent use.
+// The suite in consumertest holds a driver to this page.
 type Source interface {
 	stream.Source
 	// Identity names the source for the plan (A8): what the data is, not how it is reached. No rate,
 	// endpoint, consumer or start.
 	Identity() string
-	// Open starts to read a partition behind from, the Next of an earlier fetch; the zero Position
-	// means the configured start, or the very beginning for a partition that has parents. tip is the
-	// mark that Tip returned when the pipeline began, or empty. An error that wraps
-	// stream.ErrPartitionGone means that the source has no such partition any more.
+	// Open starts to read a partition behind from: the Next of an earlier fetch, or the Position of
+	// any record that an earlier reader returned. The zero Position means the configured start, or
+	// the very beginning for a partition that has parents. tip is the mark that Tip returned when
+	// the pipeline began, or empty. An error that wraps stream.ErrPartitionGone means that the
+	// source has no such partition any more. ctx covers the call, not the life of the reader.
 	Open(ctx context.Context, partition string, from stream.Position, tip string) (Reader, error)
+	// Close frees what the source holds. It is called once, after every reader is closed.
 	Close() error
 }
 
@@ -24,13 +27,21 @@ type Source interface {
 type Reader interface {
 	// Read returns what comes next. It waits until there is at least one record, or the state has
 	// changed, or the partition has ended; it returns an error when it cannot go on, having retried
-	// what passes by itself (throttling, expired iterators, lost connections) with back-off. The
-	// fetch belongs to the caller; the driver never touches its bytes again.
+	// what passes by itself (throttling, expired iterators, lost connections) with back-off. It
+	// returns soon after ctx is done, with an error. Nothing is read after an error or an end.
+	//
+	// The fetch belongs to the caller, who may keep its records for as long as it likes; the driver
+	// never touches their bytes again. While the caller still holds one fetch the next is read, and
+	// no more: two fetches of a partition are the memory that a driver costs.
 	Read(ctx context.Context) (Fetch, error)
 	Close() error
 }
 
 // Fetch is what one Read returned: any number of records, none for a mere change of state.
+//
+// The Position of each record is itself a place to resume: a reader opened from it starts with the
+// record behind it. A fetch is cut into batches wherever its size asks for it, and a subscriber in
+// plain mode saves after any record. Positions of one partition are all different, and never zero.
 type Fetch struct {
 	Records []stream.Record
 	Next    stream.Position // where a later Open resumes behind these records
