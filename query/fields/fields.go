@@ -29,7 +29,7 @@
 // after unescaping, with case. A path goes through objects only, never into
 // arrays, and a key that itself contains a dot cannot be named.
 //
-// There are three differences. A record must be an object, null is none.
+// There are three differences. A record must be an object; null is not.
 // Invalid UTF-8, which encoding/json replaces, is an error. Objects and arrays
 // nested deeper than [MaxDepth] are an error.
 //

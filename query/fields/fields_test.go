@@ -407,10 +407,16 @@ func TestCompile(t *testing.T) {
 	for i := range 3000 {
 		record = fmt.Appendf(record, `"k%d":%d,`, i, 2*i+1)
 	}
-	record = append(record, `"x":1}}`...)
+	record = append(record, `"x":1},`...)
+	// Two keys that have one hash whatever the seed.
+	paths = append(paths, "0000a000A", "0000q000a")
+	record = fmt.Appendf(record, `"0000a000A":%d,"0000q000a":%d}`, 6000, 6001)
 	plan, err := Compile(paths...)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if n := len(plan.root.next.table); n > 1<<14 {
+		t.Errorf("a table of %d entries for 3,003 keys", n)
 	}
 	out := make([]Value, plan.Len())
 	if err := plan.NewScanner().Scan(record, out); err != nil {

@@ -6,10 +6,10 @@ import (
 )
 
 // keys finds the nodes of one object's keys. A key of at most fifteen bytes
-// is two words, padded with zeros, and sits in a table where no two keys
-// share an entry; so it is found, or found missing, without a branch that
-// depends on the data. The map has all keys, the longer ones and those that
-// hold a zero byte, which only an escape can write, among them.
+// is two words, padded with zeros, and is looked up in a hash table; as a rule
+// no two keys share an entry, so that it is found, or found missing, without a
+// branch that depends on the data. The map has all keys, the longer ones and
+// those that hold a zero byte, which only an escape can write, among them.
 type keys struct {
 	all   map[string]*node
 	table []entry // a power of two
@@ -20,6 +20,7 @@ type keys struct {
 type entry struct {
 	first, second uint64
 	child         *node
+	next          *entry // another key with the same hash
 }
 
 // shortKey is the longest key that has a place in the table. A zero byte ends
@@ -39,38 +40,39 @@ func (k *keys) add(key string, slot int) *node {
 	return n
 }
 
-// seal builds the table. It grows until one of the seeds, tried in a fixed
-// order, keeps all keys apart.
+// seal builds the table, with the first of some seeds that keeps all keys
+// apart, or else with the last one.
 func (k *keys) seal(nothing *node) {
-	width := max(3, bits.Len(uint(2*len(k.all))))
-	for seed := uint64(1); ; seed += 2 {
-		if k.build(nothing, width, seed*0x9e3779b97f4a7c15) {
+	k.shift = uint8(64 - max(3, bits.Len(uint(4*len(k.all)))))
+	for seed := range uint64(64) {
+		k.seed = (2*seed + 1) * 0x9e3779b97f4a7c15
+		if k.build(nothing) {
 			return
-		}
-		if seed%64 == 63 {
-			width++
 		}
 	}
 }
 
-func (k *keys) build(nothing *node, width int, seed uint64) bool {
-	k.seed, k.shift = seed, uint8(64-width)
-	k.table = make([]entry, 1<<width)
+// build fills the table, and reports whether each key has its own entry.
+func (k *keys) build(nothing *node) (apart bool) {
+	k.table = make([]entry, 1<<(64-k.shift))
 	for i := range k.table {
 		k.table[i].child = nothing
 	}
+	apart = true
 	for key, child := range k.all {
 		if len(key) > shortKey || strings.Contains(key, "\x00") {
 			continue
 		}
 		first, second := word(key, 0), word(key, 8)
 		e := &k.table[k.index(first, second)]
-		if e.child != nothing {
-			return false
+		if e.child == nothing {
+			*e = entry{first: first, second: second, child: child}
+		} else {
+			e.next = &entry{first: first, second: second, child: child, next: e.next}
+			apart = false
 		}
-		*e = entry{first, second, child}
 	}
-	return true
+	return apart
 }
 
 func (k *keys) index(first, second uint64) int {
@@ -92,7 +94,20 @@ func (k *keys) short(first, second uint64, nothing *node) *node {
 	if (e.first^first)|(e.second^second) != 0 {
 		n = nothing
 	}
+	if e.next != nil && n == nothing {
+		return e.next.search(first, second, nothing)
+	}
 	return n
+}
+
+// search is short for the keys that share an entry with another one.
+func (e *entry) search(first, second uint64, nothing *node) *node {
+	for ; e != nil; e = e.next {
+		if e.first == first && e.second == second {
+			return e.child
+		}
+	}
+	return nothing
 }
 
 // word returns the eight bytes from i on, the first one lowest; those beyond

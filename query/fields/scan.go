@@ -6,7 +6,7 @@ import (
 )
 
 // Error says why a record is refused. Its text depends on nothing but the
-// bytes of the record, and quotes at most one of them.
+// bytes of the record, and quotes none of them.
 type Error struct {
 	Offset  int    // of the byte where the record stops being acceptable
 	Reason  string // what is wrong there
@@ -193,9 +193,8 @@ func (s *Scanner) object(rec string, i, depth int, wanted *keys, places []place)
 		}
 		if i < len(rec) && rec[i] == '"' {
 			start := i + 1
-			i++
+			i = plain(rec, start)
 			escaped := false
-			i = plain(rec, i)
 			if i >= len(rec) || rec[i] != '"' {
 				if i, escaped = s.text(rec, i); i < 0 {
 					return -1
