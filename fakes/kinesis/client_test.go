@@ -12,7 +12,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	sdk "github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
-	"github.com/aws/smithy-go"
 
 	"github.com/millstream/millstream/fakes/kinesis"
 )
@@ -39,7 +38,7 @@ func start(t testing.TB, opts kinesis.Options) (*kinesis.Server, *sdk.Client) {
 	}
 	t.Cleanup(func() { server.Close() })
 	// A connection pool of its own, so that none is left to a closed server.
-	return server, newClient(endpoint, func(o *sdk.Options) { o.HTTPClient = &http.Client{Transport: &http.Transport{}} })
+	return server, newClient(endpoint, func(o *sdk.Options) { o.HTTPClient = &http.Client{Transport: kinesis.DetachBody(&http.Transport{})} })
 }
 
 // inMemory returns a server whose client needs no socket, for virtual time.
@@ -52,7 +51,7 @@ func inMemory(opts kinesis.Options) (*kinesis.Server, *sdk.Client) {
 
 // code returns the protocol's error type in err, or the text of another error.
 func code(err error) string {
-	var api smithy.APIError
+	var api interface{ ErrorCode() string } // smithy.APIError, and direct calls' errors
 	switch {
 	case err == nil:
 		return "ok"

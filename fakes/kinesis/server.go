@@ -102,7 +102,7 @@ type Server struct {
 	streams map[string]*stream
 	ids     map[uint64]*stream
 	lastID  uint64
-	lastSec int64 // creation second of the newest stream's shards
+	lastSec int64 // largest creation second of deleted streams' shards, and of streams
 
 	faults faults
 
@@ -154,17 +154,26 @@ func (s *Server) Client() *http.Client {
 		s.pipes = &pipeListener{conns: make(chan net.Conn), done: s.done}
 		go s.httpServer().Serve(s.pipes)
 	}
-	return &http.Client{Transport: detached{&http.Transport{
+	return &http.Client{Transport: DetachBody(&http.Transport{
 		DialContext:        s.pipes.dial,
 		DisableCompression: true,
-	}}}
+	})}
 }
 
-// detached takes the body off each request before sending it. AWS SDKs close a
-// body as soon as the reply's header is there; over a pipe, which has no buffer,
-// that can be before the transport's last look at the body, which then takes the
-// request for cut short and drops the connection.
-type detached struct{ transport *http.Transport }
+// DetachBody returns a transport that takes the body off each request and sends
+// its own copy. Give it to an AWS SDK for Go client that talks to [Server.Start]'s
+// socket and is not to retry, as in
+//
+//	options.HTTPClient = &http.Client{Transport: kinesis.DetachBody(&http.Transport{})}
+//
+// The SDK closes a request's body as soon as the reply's header is there. On
+// loopback that is sometimes before net/http has looked whether the body it just
+// sent is at its end; smithy-go 1.28.8 then answers with an error in place of the
+// end, and net/http drops the connection, and with it a large reply ("use of
+// closed network connection"). The SDK's default retryer hides that.
+func DetachBody(transport http.RoundTripper) http.RoundTripper { return detached{transport} }
+
+type detached struct{ http.RoundTripper }
 
 func (d detached) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body != nil {
@@ -175,11 +184,15 @@ func (d detached) RoundTrip(r *http.Request) (*http.Response, error) {
 		r = r.Clone(r.Context())
 		r.Body = io.NopCloser(bytes.NewReader(body))
 	}
-	return d.transport.RoundTrip(r)
+	return d.RoundTripper.RoundTrip(r)
 }
 
 // CloseIdleConnections is what http.Client's method of that name calls.
-func (d detached) CloseIdleConnections() { d.transport.CloseIdleConnections() }
+func (d detached) CloseIdleConnections() {
+	if c, ok := d.RoundTripper.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
 
 // httpServer returns the one that serves all listeners. The caller holds web.
 func (s *Server) httpServer() *http.Server {
@@ -249,12 +262,7 @@ func (s *Server) stream(name string) (*stream, error) {
 	st := s.streams[name]
 	s.mu.RUnlock()
 	if st != nil && st.state(time.Now().UnixMilli()) == "" {
-		s.mu.Lock()
-		if s.streams[name] == st {
-			delete(s.streams, name)
-			delete(s.ids, st.id)
-		}
-		s.mu.Unlock()
+		s.drop(st)
 		st = nil
 	}
 	if st == nil {
@@ -349,10 +357,19 @@ func (s *Server) remove(st *stream) {
 		st.mu.Unlock()
 		return
 	}
+	s.drop(st)
+}
+
+// drop forgets a stream.
+func (s *Server) drop(st *stream) {
+	st.mu.RLock()
+	newest := st.newest
+	st.mu.RUnlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.streams[st.name] == st {
 		delete(s.streams, st.name)
 		delete(s.ids, st.id)
+		s.lastSec = max(s.lastSec, newest)
 	}
 }

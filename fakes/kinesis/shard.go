@@ -113,7 +113,7 @@ func (sh *shard) notify() {
 func (sh *shard) changed(from uint64) <-chan struct{} {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if sh.next > from || sh.closed != 0 {
+	if sh.next > max(from, 1) || sh.closed != 0 {
 		return nil
 	}
 	if sh.wake == nil {

@@ -29,6 +29,7 @@ type stream struct {
 	shards    []*shard
 	open      []*shard // ordered by hash range
 	nextIndex int
+	newest    int64 // largest creation second of a shard
 	consumers map[string]*consumer
 
 	evicting sync.Mutex
@@ -66,6 +67,7 @@ func (st *stream) addShard(lo, hi hash, now int64, second int64, parents ...*sha
 		second = max(second, p.starting.created()+1)
 		names = append(names, p.id)
 	}
+	st.newest = max(st.newest, second)
 	sh := &shard{
 		stream: st, index: st.nextIndex, id: shardName(st.nextIndex),
 		lo: lo, hi: hi, parents: names, created: now,
