@@ -68,11 +68,21 @@ func (s *quantile) clone() *quantile {
 }
 
 func (s *quantile) appendJSON(dst []byte) []byte {
-	f, err := s.sketch.GetValueAtQuantile(s.q)
-	if err != nil {
-		return append(dst, "null"...)
+	return appendFloat(dst, max(s.min, min(s.max, s.estimate())))
+}
+
+// estimate returns the value at rank ⌊q·(n−1)⌋. The sketch's own method rounds a rank between two
+// values up among negative numbers and down among positive ones.
+func (s *quantile) estimate() float64 {
+	below, zeros := s.negative.TotalCount(), s.sketch.GetZeroCount()
+	rank := math.Floor(s.q*(s.sketch.GetCount()-1) + 1e-9) // 0.29·100 is a little less than 29
+	switch {
+	case rank < below:
+		return -quantileMapping.Value(s.negative.KeyAtRank(below - 1 - rank))
+	case rank < below+zeros:
+		return 0
 	}
-	return appendFloat(dst, max(s.min, min(s.max, f)))
+	return quantileMapping.Value(s.positive.KeyAtRank(rank - below - zeros))
 }
 
 type bin struct {

@@ -26,11 +26,10 @@ func at(s string) stream.Instant {
 	return i
 }
 
-func mustFunc(t testing.TB, name string, params ...float64) Func {
-	t.Helper()
+func mustFunc(_ testing.TB, name string, params ...float64) Func {
 	f, err := NewFunc(name, params...)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	return f
 }
