@@ -20,8 +20,8 @@
 // A record's position is also the place behind it: opening there delivers what follows it, and
 // nothing twice. Token is the Kinesis sequence number. Number is 0 for a plain record; for user
 // record i (from 0, in the aggregate's order, dropped ones counted) of an aggregate it is i + 1, the
-// count of its user records that are done. Resuming reads such an aggregate again and skips that
-// many.
+// count of its user records that are done. Resuming reads the record at Token again and skips what is
+// done; when that record is no longer there, others may have expired unread too, and that is counted.
 package kinesis
 
 import (
@@ -75,6 +75,7 @@ type Counters struct {
 	Throttled    int64 // calls refused because of their rate
 	Retried      int64 // calls that failed for a passing reason: lost connections, internal errors
 	Reacquired   int64 // iterators that had expired and were taken anew
+	Expired      int64 // positions whose record had expired when reading resumed: some records may be lost
 	Deaggregated int64 // Kinesis records that were aggregates
 	UserRecords  int64 // records that came out of aggregates
 	Foreign      int64 // user records dropped: their hash key belongs to another shard
@@ -82,7 +83,7 @@ type Counters struct {
 }
 
 type counters struct {
-	throttled, retried, reacquired, deaggregated, userRecords, foreign, broken atomic.Int64
+	throttled, retried, reacquired, expired, deaggregated, userRecords, foreign, broken atomic.Int64
 }
 
 // api is what the driver uses of the SDK's client.
@@ -176,7 +177,7 @@ func (s *Source) Identity() string { return "kinesis://" + s.region + "/" + s.st
 func (s *Source) Counters() Counters {
 	c := &s.counters
 	return Counters{
-		Throttled: c.throttled.Load(), Retried: c.retried.Load(), Reacquired: c.reacquired.Load(),
+		Throttled: c.throttled.Load(), Retried: c.retried.Load(), Reacquired: c.reacquired.Load(), Expired: c.expired.Load(),
 		Deaggregated: c.deaggregated.Load(), UserRecords: c.userRecords.Load(),
 		Foreign: c.foreign.Load(), Broken: c.broken.Load(),
 	}

@@ -364,6 +364,26 @@ func TestExpiredIterator(t *testing.T) {
 	})
 }
 
+// A position that the stream has outlived is told, since what followed it may be gone unread.
+func TestExpiredPosition(t *testing.T) {
+	inBubble(t, fake.Options{}, func(b *bed) {
+		s := b.source(Options{})
+		b.puts(0, 10)
+		at := b.read(b.open(s, shard0, stream.Position{}, ""), 10)[2].Position
+		b.want(b.read(b.open(s, shard0, at, ""), 7), "3", "4", "5", "6", "7", "8", "9")
+		if n := s.Counters().Expired; n != 0 {
+			b.Fatalf("%d expired before any was", n)
+		}
+		time.Sleep(time.Minute)
+		b.do(b.server.Trim("s", time.Now()))
+		b.puts(10, 2)
+		b.want(b.read(b.open(s, shard0, at, ""), 2), "10", "11")
+		if n := s.Counters().Expired; n != 1 {
+			b.Fatalf("%d expired", n)
+		}
+	})
+}
+
 func TestFaults(t *testing.T) {
 	for _, c := range []struct {
 		name  string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -26,6 +27,8 @@ const (
 	// Limits of a shard (Kinesis Data Streams quotas): 5 GetRecords calls and 2 MB a second.
 	paceCalls = 210 * time.Millisecond
 	paceBytes = 2 << 20
+	// warnEvery is how many failures in a row make one warning: about one a minute.
+	warnEvery = 15
 	// clockSlack is how far our clock may be ahead of the service's before it is worth an error.
 	clockSlack = 5 * time.Second
 	// eagerEmpty is the least wait after a reply that held nothing and yet says there is more.
@@ -43,6 +46,7 @@ type reader struct {
 	paced bool // the service limits the rate, so keep below its limits
 
 	iterator *string
+	resuming bool           // the first record to come should be the one at next
 	raw      []types.Record // of the last reply, not delivered yet
 	units    []userRecord   // of raw[0] when it is an aggregate that was begun
 	closed   bool           // the last reply was the shard's last
@@ -110,8 +114,12 @@ func (r *reader) unpack() ([]stream.Record, error) {
 			}
 			arrived, _ = stream.At(*t)
 		}
+		if r.resuming {
+			r.resuming = false
+			r.checkResumed(sequence)
+		}
 		if r.units == nil {
-			if r.next == (stream.Position{Token: sequence}) { // delivered before the iterator expired
+			if r.next == (stream.Position{Token: sequence}) { // delivered before
 				r.drop()
 				continue
 			}
@@ -142,6 +150,16 @@ func (r *reader) unpack() ([]stream.Record, error) {
 		}
 	}
 	return records, nil
+}
+
+// checkResumed tells when the record at the position has expired.
+func (r *reader) checkResumed(first string) {
+	if first == r.next.Token {
+		return
+	}
+	r.src.counters.expired.Add(1)
+	r.src.logger.Warn("the record at the saved position is older than the stream keeps records: some behind it may have expired unread",
+		"stream", r.src.stream.Name, "shard", r.shard.partition.Name, "position", r.next.String(), "first", first)
 }
 
 func (r *reader) userRecord(u *userRecord) (stream.Record, bool) {
@@ -230,10 +248,10 @@ func (r *reader) acquire(ctx context.Context) error {
 		StreamARN: r.src.stream.ARN, StreamName: r.src.stream.NameOnly(), ShardId: &r.shard.partition.Name,
 	}
 	switch {
-	case r.next.Token != "" && r.next.Number > 0: // in the midst of an aggregate: read it again
-		in.ShardIteratorType, in.StartingSequenceNumber = types.ShardIteratorTypeAtSequenceNumber, &r.next.Token
 	case r.next.Token != "":
-		in.ShardIteratorType, in.StartingSequenceNumber = types.ShardIteratorTypeAfterSequenceNumber, &r.next.Token
+		// At the last record delivered rather than behind it: an aggregate may be half done, and if it
+		// is not there any more, what followed it may have expired too.
+		in.ShardIteratorType, in.StartingSequenceNumber = types.ShardIteratorTypeAtSequenceNumber, &r.next.Token
 	case !r.from.IsZero():
 		// For a shard opened by a reshard after from this is its first record; for an older one it
 		// leaves out what the user does not want, whatever its parents are.
@@ -250,6 +268,7 @@ func (r *reader) acquire(ctx context.Context) error {
 	if r.iterator = out.ShardIterator; aws.ToString(r.iterator) == "" {
 		return errNoIterator
 	}
+	r.resuming = r.next.Token != ""
 	return nil
 }
 
@@ -299,7 +318,11 @@ func (r *reader) failed(ctx context.Context, what string, err error) (stream.Rea
 		r.paced = true
 		return stream.Throttled, nil
 	}
-	r.src.logger.Warn("reading failed: trying again", "stream", r.src.stream.Name, "shard", r.shard.partition.Name, "call", what, "in", wait, "error", err)
+	level := slog.LevelDebug
+	if r.failures%warnEvery == 1 {
+		level = slog.LevelWarn
+	}
+	r.src.logger.Log(ctx, level, "reading failed: trying again", "stream", r.src.stream.Name, "shard", r.shard.partition.Name, "call", what, "in", wait, "error", err)
 	return stream.Reading, nil
 }
 
