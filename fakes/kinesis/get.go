@@ -2,6 +2,7 @@ package kinesis
 
 import (
 	"encoding/base64"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -201,7 +202,7 @@ func (sh *shard) read(dst []byte, from uint64, records, size int) page {
 	var few [8]chunk
 	v := sh.snapshot(from, records, int64(size), few[:0])
 	p := page{next: v.from}
-	dst = append(dst, '[')
+	dst = append(slices.Grow(dst, v.replySize(records, size)), '[')
 	var newest int64
 	full := false
 	for n := 0; n < len(v.chunks) && !full; n++ {
@@ -237,6 +238,17 @@ func (sh *shard) read(dst []byte, from uint64, records, size int) page {
 	}
 	p.end = v.closed && p.next >= v.next
 	return p
+}
+
+// replySize is about what at most that many records and bytes take as JSON.
+func (v *view) replySize(records, size int) int {
+	held, bytes := 0, 0
+	for i := range v.chunks {
+		c := &v.chunks[i]
+		held += c.len()
+		bytes += len(c.data)
+	}
+	return 64 + 160*min(records, held) + min(size, bytes)*3/2
 }
 
 // appendChildren writes the member that tells the reader of a closed shard

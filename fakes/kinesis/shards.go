@@ -241,8 +241,23 @@ func (s *Server) split(st *stream, sh *shard, start hash) error {
 	if sh.isClosed() {
 		return invalid("Shard %s in stream %s under account %s has already been merged or split, and thus is not eligible for merging or splitting.", sh.id, st.name, s.opts.AccountID)
 	}
+	if err := st.roomFor(2); err != nil {
+		return err
+	}
 	st.split(sh, start, now)
 	s.updating(st, now)
+	return nil
+}
+
+// maxShards bounds the shards a stream lists, closed ones included.
+const maxShards = 10_000
+
+// roomFor refuses resharding that would list too many shards. The caller holds
+// mu.
+func (st *stream) roomFor(additional int) error {
+	if len(st.shards)+additional > maxShards {
+		return failure(codeLimitExceeded, "Stream %s would list more than %d shards; closed ones go when their records have expired.", st.name, maxShards)
+	}
 	return nil
 }
 
@@ -297,6 +312,9 @@ func (s *Server) merge(st *stream, parent, adjacent *shard) error {
 		if sh.isClosed() {
 			return invalid("Shard %s in stream %s under account %s has already been merged or split, and thus is not eligible for merging or splitting.", sh.id, st.name, s.opts.AccountID)
 		}
+	}
+	if err := st.roomFor(1); err != nil {
+		return err
 	}
 	st.merge(a, b, parent, adjacent, now)
 	s.updating(st, now)
@@ -362,6 +380,9 @@ func (s *Server) rescale(st *stream, target int) (current int, err error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if err := st.covered(); err != nil {
+		return 0, err
+	}
+	if err := st.roomFor(2*target + 2*current); err != nil {
 		return 0, err
 	}
 	st.rescale(target, now)
