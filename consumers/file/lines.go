@@ -139,8 +139,9 @@ func (l *lines) cut(allowed int) []stream.Record {
 		}
 		records = append(records, l.record(line))
 	}
-	// The average line changes slowly; a single long fetch must not make all later ones wide.
-	l.most = max(len(records)+len(records)/8, l.most-l.most/8)
+	if len(records) > 0 { // a little more than last time; one long fetch must not make all later ones wide
+		l.most = max(len(records)+len(records)/8, l.most-l.most/8)
+	}
 	return records
 }
 

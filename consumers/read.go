@@ -1,0 +1,97 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+
+	"github.com/millstream/millstream/stream"
+)
+
+// fetched is one outcome of Reader.Read.
+type fetched struct {
+	Fetch
+	err error
+}
+
+// read opens a partition and reads it, one fetch ahead of whoever receives: while a fetch waits for
+// room, the next one is on its way, and no more. The channel yields at most one error, last, and is
+// never closed; reading stops when ctx is done. A partition that the source no longer has ends at
+// once, as lost.
+func (sub *subscription) read(ctx context.Context, a *stream.Assignment) <-chan fetched {
+	fetches := make(chan fetched)
+	sub.flights.Go(func() {
+		err := sub.readAll(ctx, a, fetches)
+		if err == nil {
+			return
+		}
+		last := fetched{err: err}
+		if errors.Is(err, stream.ErrPartitionGone) {
+			last = fetched{Fetch: Fetch{End: &stream.PartitionEnd{Lost: true}}}
+		}
+		select {
+		case fetches <- last:
+		case <-ctx.Done():
+		}
+	})
+	return fetches
+}
+
+func (sub *subscription) readAll(ctx context.Context, a *stream.Assignment, fetches chan<- fetched) error {
+	r, err := sub.src.Open(ctx, a.Partition, resume(a), a.Tip)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := r.Close(); err != nil {
+			sub.cfg.Logger.Debug("a reader did not close cleanly", "partition", a.Partition, "error", err)
+		}
+	}()
+	for {
+		f, err := r.Read(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case fetches <- fetched{Fetch: f}:
+		case <-ctx.Done():
+			return nil
+		}
+		if f.End != nil {
+			return nil
+		}
+	}
+}
+
+// resume is where the assignment starts to read.
+func resume(a *stream.Assignment) stream.Position {
+	if a.Base == nil {
+		return stream.Position{}
+	}
+	return a.Base.Position
+}
+
+// stopping returns a context that is done as soon as the assignment should be read no further:
+// lost, over, draining, or failed.
+func stopping(parent context.Context, a *stream.Assignment, failed <-chan struct{}) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(parent)
+	go func() {
+		select {
+		case <-a.Lost:
+		case <-a.Over():
+		case <-a.Draining:
+		case <-failed:
+		case <-ctx.Done():
+		}
+		cancel()
+	}()
+	return ctx, cancel
+}
+
+func done(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
