@@ -1,6 +1,7 @@
 package query
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -114,34 +115,26 @@ func defaultName(source string) string {
 	return out.String()
 }
 
-// arguments evaluates what the aggregates take of a record. The memory lasts as long as the batch.
-func (d *decoder) arguments() ([]windows.Value, error) {
-	n := len(d.q.aggregates)
-	if cap(d.args)-len(d.args) < n {
-		d.args = make([]windows.Value, 0, max(64*n, 2*cap(d.args))) // events hold on to the memory before
-	}
+// arguments evaluates what the aggregates take of a record, and appends it to d.args.
+func (d *decoder) arguments() error {
 	from := len(d.args)
-	d.args = d.args[:from+n]
-	args := d.args[from : from+n : from+n]
+	d.args = slices.Grow(d.args, len(d.q.aggregates))[:from+len(d.q.aggregates)]
 	for i := range d.q.aggregates {
 		a := &d.q.aggregates[i]
 		if a.x == nil {
 			continue
 		}
-		v := &d.slots[max(a.x.slot, 0)]
-		if a.x.slot < 0 {
-			computed, err := d.value(a.x)
-			if err != nil {
-				return nil, err
-			}
-			v = &computed
+		v, err := d.value(a.x)
+		if err != nil {
+			return err
 		}
-		toArgument(&args[i], v)
-		if err := a.f.Check(&args[i]); err != nil {
-			return nil, &recordError{reason: a.bad, detail: "--aggregate: " + err.Error()}
+		to := &d.args[from+i]
+		toArgument(to, v)
+		if err := a.f.Check(to); err != nil {
+			return &recordError{reason: a.bad, detail: "--aggregate: " + err.Error()}
 		}
 	}
-	return args, nil
+	return nil
 }
 
 // toArgument converts a field for an aggregate. Strings stay strings, and may point into the record.

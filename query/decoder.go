@@ -15,11 +15,17 @@ import (
 // Event is what a record is to the pipeline once it is decoded: all expressions have been evaluated,
 // while its bytes were in the processor's cache, and only their outcome is kept.
 type Event struct {
-	filtered bool            // --where is false
-	err      error           // why the record is dead-lettered in spite of having a key and a time
-	args     []windows.Value // of the aggregates, with --window
-	row      []byte          // without
+	err      error // why the record is dead-lettered in spite of having a key and a time
+	filtered bool  // --where is false
+	at       int32 // of its arguments in d.args, or of its row in d.rows
+	d        *decoder
 }
+
+// argument returns the argument of an aggregate. It lasts as long as the batch.
+func (e *Event) argument(i int) *windows.Value { return &e.d.args[int(e.at)+i] }
+
+// row returns the row of an event without windows. It is never written to again.
+func (e *Event) row() []byte { return e.d.rows[e.at] }
 
 // decoder decodes the records of one lane.
 type decoder struct {
@@ -30,13 +36,16 @@ type decoder struct {
 	env     []any // what the machine sees of slots
 	boxed   any   // env
 
-	// Memory of the batch's events, used again after Reset.
+	// What the batch's events refer to, used again after Reset.
 	args []windows.Value
 	keys []byte
+	rows [][]byte
 
 	members []fields.Field
-	rows    []byte
+	chunk   []byte // memory for rows
 	number  []byte // scratch for a number in a key
+
+	computed fields.Value // see value
 }
 
 func (q *Query) newDecoder() stream.Decoder[Event] {
@@ -47,7 +56,7 @@ func (q *Query) newDecoder() stream.Decoder[Event] {
 
 // Reset implements stream.Decoder.
 func (d *decoder) Reset() {
-	d.args, d.keys = d.args[:0], d.keys[:0]
+	d.args, d.keys, d.rows = d.args[:0], d.keys[:0], d.rows[:0]
 }
 
 // Decode implements stream.Decoder. It gives the event its key and time, or fails; what --where,
@@ -80,16 +89,11 @@ func (d *decoder) time(r *stream.Record) (stream.Instant, error) {
 		}
 		return r.Arrived, nil
 	}
-	var v fields.Value
-	if x.slot >= 0 {
-		v = d.slots[x.slot]
-	} else {
-		var err error
-		if v, err = d.value(x); err != nil {
-			return 0, err
-		}
+	v, err := d.value(x)
+	if err != nil {
+		return 0, err
 	}
-	t, err := d.q.clock.read(&v)
+	t, err := d.q.clock.read(v)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %s: %w", stream.ErrNoTime, x.text, err)
 	}
@@ -98,7 +102,7 @@ func (d *decoder) time(r *stream.Record) (stream.Instant, error) {
 
 // judge evaluates everything that is asked of a record with a key and a time.
 func (d *decoder) judge(r *stream.Record, e *Event) {
-	*e = Event{}
+	*e = Event{d: d}
 	q := d.q
 	if q.where != nil {
 		ok, err := d.holds(q.where)
@@ -123,10 +127,12 @@ func (d *decoder) judge(r *stream.Record, e *Event) {
 		}
 	}
 	if q.windowed {
-		e.args, e.err = d.arguments()
-	} else {
-		e.row, e.err = d.row(r.Data)
+		e.at, e.err = int32(len(d.args)), d.arguments()
+		return
 	}
+	e.at = int32(len(d.rows))
+	row, err := d.row(r.Data)
+	d.rows, e.err = append(d.rows, row), err
 }
 
 // holds decides a condition.

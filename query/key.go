@@ -50,7 +50,7 @@ func (d *decoder) key() (string, error) {
 		if v.Kind == fields.String {
 			d.keys = append(append(d.keys, markString), v.Raw...)
 		} else {
-			d.keys = appendKeyJSON(append(d.keys, markJSON), &v)
+			d.keys = appendKeyJSON(append(d.keys, markJSON), v)
 		}
 		return d.keyText(from), nil
 	}
@@ -65,7 +65,7 @@ func (d *decoder) key() (string, error) {
 			d.keys = append(d.keys, v.Raw...)
 			continue
 		}
-		json := appendKeyJSON(d.number[:0], &v)
+		json := appendKeyJSON(d.number[:0], v)
 		d.number = json
 		d.keys = binary.AppendUvarint(append(d.keys, markJSON), uint64(len(json)))
 		d.keys = append(d.keys, json...)
@@ -82,16 +82,16 @@ func (d *decoder) keyText(from int) string {
 	return unsafe.String(&d.keys[from], len(d.keys)-from)
 }
 
-func (d *decoder) keyValue(k *keyColumn) (fields.Value, error) {
+func (d *decoder) keyValue(k *keyColumn) (*fields.Value, error) {
 	v, err := d.value(k.x)
 	if err != nil {
-		return v, err
+		return nil, err
 	}
 	switch v.Kind {
 	case fields.Absent, fields.Null:
-		return v, fmt.Errorf("%w: %s", stream.ErrNoKey, k.field)
+		return nil, fmt.Errorf("%w: %s", stream.ErrNoKey, k.field)
 	case fields.Object, fields.Array:
-		return v, fmt.Errorf("%w: %s is an %s", stream.ErrNoKey, k.field, v.Kind)
+		return nil, fmt.Errorf("%w: %s is an %s", stream.ErrNoKey, k.field, v.Kind)
 	}
 	return v, nil
 }

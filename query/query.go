@@ -237,7 +237,7 @@ func (q *Query) compileWindow(cfg Config, selected *scope) error {
 		}
 		taken[k.name] = "the key " + k.field
 	}
-	columns := &windows.Columns[Event]{Windows: w, Arg: func(e *Event, i int) *windows.Value { return &e.args[i] }}
+	columns := &windows.Columns[Event]{Windows: w, Arg: (*Event).argument}
 	for _, p := range parsed {
 		if p.tree != nil {
 			if p.x, err = selected.compile("--aggregate", p.argument, p.tree); err != nil {

@@ -16,7 +16,7 @@ type Result struct {
 
 // result makes the row of an event without windows.
 func (q *Query) result(e *stream.Event[Event]) (Result, error) {
-	r := Result{row: e.Value.row}
+	r := Result{row: e.Value.row()}
 	r.Key = strings.Clone(e.Key)
 	return r, nil
 }

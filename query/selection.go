@@ -70,11 +70,11 @@ func (d *decoder) row(record []byte) ([]byte, error) {
 		}
 	}
 	need := len(record) + 256
-	if cap(d.rows)-len(d.rows) < need {
-		d.rows = make([]byte, 0, max(need, rowChunk))
+	if cap(d.chunk)-len(d.chunk) < need {
+		d.chunk = make([]byte, 0, max(need, rowChunk))
 	}
-	from := len(d.rows)
-	out := append(d.rows, '{')
+	from := len(d.chunk)
+	out := append(d.chunk, '{')
 	comma := false
 	next := func() {
 		if comma {
@@ -110,27 +110,25 @@ func (d *decoder) row(record []byte) ([]byte, error) {
 			return nil, unusable(it.x, err)
 		}
 	}
-	d.rows = append(out, '}')
-	// Rows share chunks, and each is complete when the next begins.
-	return d.rows[from:len(d.rows):len(d.rows)], nil
+	d.chunk = append(out, '}')
+	return d.chunk[from:len(d.chunk):len(d.chunk)], nil
 }
 
 // rowChunk is how much memory for rows is taken at once. Rows are kept until they are saved, so the
 // memory is never used again.
 const rowChunk = 64 << 10
 
-// value is an expression's result as a field.
-func (d *decoder) value(x *expression) (fields.Value, error) {
+// value is an expression's result as a field. It is valid until the next call.
+func (d *decoder) value(x *expression) (*fields.Value, error) {
 	if x.slot >= 0 {
-		return d.slots[x.slot], nil
+		return &d.slots[x.slot], nil
 	}
 	v, err := d.eval(x)
-	if err != nil {
-		return fields.Value{}, unusable(x, err)
+	if err == nil {
+		d.computed, err = toValue(v)
 	}
-	out, err := toValue(v)
 	if err != nil {
-		return out, unusable(x, err)
+		return nil, unusable(x, err)
 	}
-	return out, nil
+	return &d.computed, nil
 }

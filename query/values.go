@@ -13,7 +13,8 @@ import (
 
 // toAny is a field as the expression machine sees it: nil for null and for an absent field, int for
 // integers that int64 holds, float64 for every other number, and string, bool, []any and
-// map[string]any. A number that float64 cannot hold is an error.
+// map[string]any. A number beyond the largest float64 is an infinity, of which only comparisons have an
+// answer.
 func toAny(v *fields.Value) (any, error) {
 	switch v.Kind {
 	case fields.False:
@@ -21,7 +22,7 @@ func toAny(v *fields.Value) (any, error) {
 	case fields.True:
 		return true, nil
 	case fields.Number:
-		return parseNumber(v.Raw)
+		return parseNumber(v.Raw), nil
 	case fields.String:
 		return v.Raw, nil
 	case fields.Object, fields.Array:
@@ -31,40 +32,34 @@ func toAny(v *fields.Value) (any, error) {
 		if err := d.Decode(&tree); err != nil {
 			return nil, err
 		}
-		return withNumbers(tree)
+		return withNumbers(tree), nil
 	}
 	return nil, nil
 }
 
-func parseNumber(raw string) (any, error) {
+func parseNumber(raw string) any {
 	if n, ok := fields.ParseInt(raw); ok {
-		return int(n), nil
+		return int(n)
 	}
-	if f, ok := fields.ParseFloat(raw); ok {
-		return f, nil
-	}
-	return nil, fmt.Errorf("%.64s is beyond the numbers", raw)
+	f, _ := strconv.ParseFloat(raw, 64) // the only error left is the range
+	return f
 }
 
 // withNumbers replaces every json.Number in place.
-func withNumbers(v any) (_ any, err error) {
+func withNumbers(v any) any {
 	switch v := v.(type) {
 	case json.Number:
 		return parseNumber(string(v))
 	case []any:
 		for i := range v {
-			if v[i], err = withNumbers(v[i]); err != nil {
-				return nil, err
-			}
+			v[i] = withNumbers(v[i])
 		}
 	case map[string]any:
 		for k := range v {
-			if v[k], err = withNumbers(v[k]); err != nil {
-				return nil, err
-			}
+			v[k] = withNumbers(v[k])
 		}
 	}
-	return v, nil
+	return v
 }
 
 // toValue is the inverse of toAny. The result of an object or an array is compact JSON.
