@@ -47,6 +47,17 @@
 // happened. [Server.ExpireIterators] kills every iterator handed out so far, and
 // [Options.EnforceLimits] applies the service's limits per shard.
 //
+// [Aggregate] makes the data of a record as the Kinesis Producer Library packs
+// several into one.
+//
+// # Two faults of the SDK for Go
+//
+// Both were seen with aws-sdk-go-v2 v1.47.7 and smithy-go v1.28.8 against this
+// server, and are not its doing. On loopback about one request in ten loses its
+// connection, and sometimes its reply; the default retryer hides that, and
+// [DetachBody] avoids it. And all SubscribeToShard streams of one client share a
+// decoder without a lock: give each subscription a client of its own.
+//
 // # Virtual time
 //
 // The server reads the clock only through package time. In a testing/synctest

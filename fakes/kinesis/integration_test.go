@@ -26,8 +26,8 @@ var peers = []struct {
 		"refusals by arn":     "StreamARN is ignored",
 	}},
 	// Wrong where it differs: for an even number of shards the ranges are one too
-	// short; ending sequence numbers lie before the last record; filters by time
-	// let everything through; hardly anything is validated, and what is has
+	// short; ending sequence numbers lie before the last record; AT_TRIM_HORIZON
+	// lists shards that were not there yet; hardly anything is validated, and what is has
 	// another error type.
 	{"kinesis-local", "MILLSTREAM_TEST_KINESIS_LOCAL", nil},
 }

@@ -453,14 +453,15 @@ func updateShardCount(tr *transcript, stream string) {
 	tr.log("more than double: %s", code(err))
 }
 
-// shardFilters: ListShards by time and place.
+// shardFilters: ListShards by time and place. kinesis-local knows times to about a
+// second.
 func shardFilters(tr *transcript, stream string) {
 	tr.create(stream, 2)
-	pause(100 * time.Millisecond)
+	pause(1500 * time.Millisecond)
 	before := time.Now()
-	pause(100 * time.Millisecond)
+	pause(1500 * time.Millisecond)
 	tr.split(stream, shardID(0), "85070591730234615865843651857942052864")
-	pause(100 * time.Millisecond)
+	pause(1500 * time.Millisecond)
 	for _, f := range []types.ShardFilter{
 		{Type: types.ShardFilterTypeAtLatest},
 		{Type: types.ShardFilterTypeAtTrimHorizon},
