@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -120,8 +121,8 @@ func TestLines(t *testing.T) {
 func TestLinesAcrossBuffers(t *testing.T) {
 	var data bytes.Buffer
 	var want []string
-	for i := range 60 {
-		line := strings.Repeat(string(rune('a'+i%26)), (bufferSize/10)*(i%25)+i)
+	for i := range 26 {
+		line := strings.Repeat(string(rune('a'+i)), (bufferSize/5)*(i%13)+i)
 		want = append(want, line)
 		data.WriteString(line + "\n")
 	}
@@ -139,7 +140,8 @@ func TestLinesAcrossBuffers(t *testing.T) {
 	// From every position the rest is the same.
 	for i, r := range records {
 		rest, _ := all(t, open(t, Options{Path: path, UntilEnd: true}, "f", r.Position.Number))
-		if show(rest) != show(records[i+1:]) {
+		same := func(a, b stream.Record) bool { return a.Position == b.Position && bytes.Equal(a.Data, b.Data) }
+		if !slices.EqualFunc(rest, records[i+1:], same) {
 			t.Fatalf("resumed behind record %d: not the same records", i)
 		}
 	}
