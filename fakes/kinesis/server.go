@@ -140,7 +140,7 @@ func (s *Server) Start() (endpoint string, err error) {
 		return "", fmt.Errorf("fake kinesis: listen: %w", err)
 	}
 	s.address = "http://" + listener.Addr().String()
-	go s.httpServer().Serve(listener)
+	s.serve(listener)
 	return s.address, nil
 }
 
@@ -152,7 +152,7 @@ func (s *Server) Client() *http.Client {
 	defer s.web.Unlock()
 	if s.pipes == nil {
 		s.pipes = &pipeListener{conns: make(chan net.Conn), done: s.done}
-		go s.httpServer().Serve(s.pipes)
+		s.serve(s.pipes)
 	}
 	return &http.Client{Transport: DetachBody(&http.Transport{
 		DialContext:        s.pipes.dial,
@@ -194,12 +194,13 @@ func (d detached) CloseIdleConnections() {
 	}
 }
 
-// httpServer returns the one that serves all listeners. The caller holds web.
-func (s *Server) httpServer() *http.Server {
+// serve answers on listener until Close. The caller holds web.
+func (s *Server) serve(listener net.Listener) {
 	if s.server == nil {
 		s.server = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
 	}
-	return s.server
+	server := s.server
+	go func() { _ = server.Serve(listener) }() // ends with http.ErrServerClosed
 }
 
 // Close stops listening and cuts every connection. The records stay readable by
