@@ -31,6 +31,15 @@ func lower(flag string, n ast.Node) (ast.Node, error) {
 		return n.Node, nil
 	case *ast.MemberNode:
 		return call("$get", at, n.Node, n.Property), nil
+	case *ast.SliceNode:
+		from, to := n.From, n.To
+		if from == nil {
+			from = &ast.NilNode{}
+		}
+		if to == nil {
+			to = &ast.NilNode{}
+		}
+		return call("$slice", at, n.Node, from, to), nil
 	case *ast.UnaryNode:
 		switch n.Operator {
 		case "-":

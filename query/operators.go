@@ -40,6 +40,7 @@ var operators = map[string]func(...any) (any, error){
 	"$bool":       boolean,
 	"$list":       list,
 	"$get":        get,
+	"$slice":      slice,
 }
 
 // functions are all that an expression can call, besides the library's predicates of iterators.
@@ -291,6 +292,38 @@ func get(args ...any) (any, error) {
 		return nil, nil // a path through something that is no object leads nowhere
 	}
 	return nil, fmt.Errorf("%s has no element %s", show(args[0]), show(args[1]))
+}
+
+// slice is x[from:to], of an array or of the characters of a string; what lies outside is left out.
+func slice(args ...any) (any, error) {
+	bounds := func(n int) (int, int, error) {
+		at := [2]int{0, n}
+		for i, arg := range args[1:] {
+			switch b := arg.(type) {
+			case nil:
+			case int:
+				if b < 0 {
+					b += n
+				}
+				at[i] = min(max(b, 0), n)
+			default:
+				return 0, 0, fmt.Errorf("%s is not a place in %s", show(arg), show(args[0]))
+			}
+		}
+		return min(at[0], at[1]), at[1], nil
+	}
+	switch v := args[0].(type) {
+	case nil:
+		return nil, nil
+	case []any:
+		from, to, err := bounds(len(v))
+		return v[from:to], err
+	case string:
+		r := []rune(v)
+		from, to, err := bounds(len(r))
+		return string(r[from:to]), err
+	}
+	return nil, fmt.Errorf("%s cannot be sliced", show(args[0]))
 }
 
 func onString(f func(string) any) func(...any) (any, error) {

@@ -155,6 +155,8 @@ func TestConditions(t *testing.T) {
 		{`yes and not no`, "yes"}, {`no or yes && true`, "yes"}, {`!yes`, "no"}, {`count > 2 and word == "abc" or no`, "yes"},
 		{`1 < count < 5`, "yes"}, {`any(items, .price > 5)`, "yes"}, {`all(items, .price > 5)`, "no"}, {`any(missing, .price > 5)`, "no"},
 		{`any(items, .nothing)`, "no"}, {`sum(items, .price) == 12`, "yes"}, {`count(items, .price > 5) == 1`, "yes"},
+		{`word[1:] == "bc" and word[:-1] == "ab" and word[5:9] == "" and user.tags[1:2] == ["b"] and missing[1:] == nil`, "yes"},
+		{`word[2:1] == ""`, "yes"}, {`word["a":] == ""`, `"a" is not a place in "abc"`}, {`count[1:] == ""`, `3 cannot be sliced`},
 		{`let x = count; x * 2 == 6`, "yes"}, {`max(count, 10, missing) == 10`, "yes"}, {`round(f) == 3 and floor(f) == 2 and ceil(f) == 3 and abs(-f) == 2.5`, "yes"},
 		{`string(count) == "3" and int("7") == 7 and int(f) == 2`, "yes"}, {`true`, "yes"}, {`false`, "no"},
 		// What cannot be answered is the record's dead letter.

@@ -119,21 +119,24 @@ func (c *clock) unix(t string) (stream.Instant, error) {
 		}
 		return inYears(n * int64(unit))
 	}
-	if _, ok := fields.ParseFloat(t); !ok || len(t) > 64 {
-		return 0, errNotTime
-	}
-	r, ok := new(big.Rat).SetString(t)
+	f, ok := fields.ParseFloat(t)
 	if !ok {
 		return 0, errNotTime
 	}
+	if math.Abs(f) >= 1<<63 {
+		return 0, errTimeRange
+	}
 	unit := c.unit
 	if unit == 0 {
-		whole := new(big.Int).Quo(r.Num(), r.Denom())
-		if !whole.IsInt64() {
+		unit = unitOf(int64(f))
+	}
+	if strings.ContainsAny(t, "eE") || len(t) > 64 {
+		if f = math.Floor(f * float64(unit)); math.Abs(f) >= 1<<63 {
 			return 0, errTimeRange
 		}
-		unit = unitOf(whole.Int64())
+		return inYears(int64(f))
 	}
+	r, _ := new(big.Rat).SetString(t)
 	r.Mul(r, new(big.Rat).SetInt64(int64(unit)))
 	// Floor, so that a time never moves into the future.
 	ns := new(big.Int).Div(r.Num(), r.Denom())

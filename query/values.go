@@ -73,7 +73,7 @@ func toValue(v any) (fields.Value, error) {
 		}
 		return fields.Value{Kind: fields.False, Raw: "false"}, nil
 	case string:
-		return fields.Value{Kind: fields.String, Raw: strings.ToValidUTF8(v, "\uFFFD")}, nil
+		return fields.Value{Kind: fields.String, Raw: v}, nil
 	}
 	raw, err := appendAny(nil, v)
 	if err != nil {
@@ -105,7 +105,7 @@ func appendAny(dst []byte, v any) ([]byte, error) {
 		}
 		return appendFloat(dst, v), nil
 	case string:
-		return appendString(dst, strings.ToValidUTF8(v, "\uFFFD")), nil // a slice may cut a character
+		return appendString(dst, v), nil
 	}
 	var out bytes.Buffer
 	e := json.NewEncoder(&out)
