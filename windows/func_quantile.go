@@ -74,9 +74,13 @@ func (s *quantile) appendJSON(dst []byte) []byte {
 // estimate returns the value at rank ⌊q·(n−1)⌋. The sketch's own method rounds a rank between two
 // values up among negative numbers and down among positive ones.
 func (s *quantile) estimate() float64 {
-	below, zeros := s.negative.TotalCount(), s.sketch.GetZeroCount()
-	rank := math.Floor(s.q*(s.sketch.GetCount()-1) + 1e-9) // 0.29·100 is a little less than 29
+	below, zeros, n := s.negative.TotalCount(), s.sketch.GetZeroCount(), s.sketch.GetCount()
+	rank := math.Floor(s.q*(n-1) + 1e-9) // 0.29·100 is a little less than 29
 	switch {
+	case rank <= 0:
+		return s.min
+	case rank >= n-1:
+		return s.max
 	case rank < below:
 		return -quantileMapping.Value(s.negative.KeyAtRank(below - 1 - rank))
 	case rank < below+zeros:

@@ -155,15 +155,20 @@ func (c *sums) snapshot() encodable {
 
 // float returns the sum as a float.
 func (c *sums) float(row uint32) float64 {
-	f := float64(c.ints[row])
+	// Both halves of the integer are floats exactly.
+	low := c.ints[row] & math.MaxUint32
+	f, lost := twoSum(float64(c.ints[row]-low), float64(low))
 	if c.wide != nil {
-		f += float64(c.wide[row]) * (1 << 64)
+		var l float64
+		f, l = twoSum(f, float64(c.wide[row])*(1<<64))
+		lost += l
 	}
-	if c.has[row]&hasFloat == 0 {
-		return f
+	if c.has[row]&hasFloat != 0 {
+		var l float64
+		f, l = twoSum(f, c.floats[row])
+		lost += l + c.lost[row]
 	}
-	s, lost := twoSum(c.floats[row], f)
-	return s + (lost + c.lost[row])
+	return f + lost
 }
 
 func (c *sums) appendJSON(dst []byte, row uint32) []byte {

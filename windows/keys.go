@@ -29,31 +29,13 @@ type keyRef struct{ chunk, offset, length uint32 }
 
 func (k *keys) len() int { return len(k.refs) }
 
-// at returns key i. The string's memory is not reused unless reset is told that it may be.
+// at returns key i. Its memory is not used again unless reset is told that it may be.
 func (k *keys) at(i uint32) string {
 	r := k.refs[i]
 	if r.length == 0 {
 		return ""
 	}
 	return unsafe.String(&k.chunks[r.chunk][r.offset], int(r.length))
-}
-
-// find returns the number of a key.
-func (k *keys) find(key string) (uint32, bool) {
-	if len(k.slots) == 0 {
-		return 0, false
-	}
-	tag := uint32(maphash.String(keySeed, key) >> 32)
-	mask := uint32(len(k.slots) - 1)
-	for i := tag & mask; ; i = (i + 1) & mask {
-		s := k.slots[i]
-		if s == 0 {
-			return 0, false
-		}
-		if uint32(s>>32) == tag && k.at(uint32(s)-1) == key {
-			return uint32(s) - 1, true
-		}
-	}
 }
 
 // put returns the number of a key, and whether it is new.
@@ -187,10 +169,6 @@ type ordered struct {
 	row    uint32
 }
 
-func (k *keys) order(row uint32) ordered {
-	return ordered{prefixOf(k.at(row)), row}
-}
-
 func prefixOf(key string) uint64 {
 	if len(key) >= 8 {
 		return binary.BigEndian.Uint64(unsafe.Slice(unsafe.StringData(key), 8))
@@ -204,7 +182,7 @@ func prefixOf(key string) uint64 {
 func (k *keys) sorted(into []ordered) []ordered {
 	into = into[:0]
 	for i := range k.refs {
-		into = append(into, k.order(uint32(i)))
+		into = append(into, ordered{prefixOf(k.at(uint32(i))), uint32(i)})
 	}
 	slices.SortFunc(into, func(a, b ordered) int {
 		if c := cmp.Compare(a.prefix, b.prefix); c != 0 {

@@ -171,8 +171,8 @@ func decodeSlices[E, R any](r *reader, width time.Duration, fresh func() accumul
 	var out []*slice[E, R]
 	for range r.count(4) {
 		s := &slice[E, R]{start: stream.Instant(r.varint()), end: stream.Instant(r.varint()), count: int64(r.uvarint())}
-		if s.end <= s.start || len(out) > 0 && out[len(out)-1].end > s.start {
-			r.fail("slices are out of order")
+		if !isSlice(s.start, s.end, width) || len(out) > 0 && out[len(out)-1].end > s.start {
+			r.fail("slices are out of place or order")
 		}
 		if r.err != nil {
 			return nil

@@ -28,14 +28,12 @@ type pending[E, R any] struct {
 
 	reached stream.Instant // the boundary up to which every window is out
 	slices  []*slice[E, R] // by end
-	order   []ordered      // scratch
 }
 
 // Merge folds a partition's frozen slice into the slice of all partitions. The first one is decoded
 // straight into its place.
 func (p *pending[E, R]) Merge(s stream.Frozen, data []byte) error {
-	start, end := sliceAt(s.Start, p.width)
-	if start != s.Start && s.Start.Finite() || end != s.End && s.Start.Finite() || s.End <= s.Start {
+	if !isSlice(s.Start, s.End, p.width) {
 		return fmt.Errorf("%w: [%s, %s) is not a slice of %s", errDamaged, s.Start, s.End, short(p.width))
 	}
 	if s.End <= p.reached {

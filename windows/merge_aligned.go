@@ -12,6 +12,7 @@ type alignedMerge[E, R any] struct {
 	pending[E, R]
 	windows Windows
 	window  *table[E, R] // scratch: a window of several slices
+	order   []ordered    // scratch
 	out     R
 }
 
@@ -22,6 +23,9 @@ func (m *alignedMerge[E, R]) Advance(to stream.Instant, emit func(*R) error) err
 		first := m.slices[0]
 		end := m.windows.firstEnd(max(first.end, m.reached+1))
 		start := end.Add(-m.windows.size)
+		if !end.Finite() {
+			start = first.start // the window goes on beyond what an Instant can say
+		}
 		if start > first.start {
 			m.slices[0] = nil
 			m.slices = m.slices[1:]

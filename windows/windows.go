@@ -127,6 +127,15 @@ func sliceAt(t stream.Instant, width time.Duration) (start, end stream.Instant) 
 	return t.Add(time.Duration(-r)), t.Add(time.Duration(w - r))
 }
 
+// isSlice reports whether bounds are what sliceAt returns for the times between them.
+func isSlice(start, end stream.Instant, width time.Duration) bool {
+	if start >= end || start == stream.Beginning {
+		return start < end
+	}
+	s, e := sliceAt(start, width)
+	return s == start && e == end
+}
+
 // firstEnd returns the earliest end of a window that is not before t.
 func (w Windows) firstEnd(t stream.Instant) stream.Instant {
 	hop := stream.Instant(w.hop)
