@@ -1,6 +1,7 @@
 package query
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -8,10 +9,18 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/millstream/millstream/query/fields"
 )
 
 // watched is how many records may lack a field before that is told.
 const watched = 10_000
+
+// Suggestions come from the names in the first records, so many at most.
+const (
+	samples   = 100
+	mostNames = 1000
+)
 
 // Absent is a field that a flag names and that none of the first records has: most often misspelt.
 type Absent struct {
@@ -19,12 +28,17 @@ type Absent struct {
 	Field   string // "user.adress"
 	Meant   string // the field that comes nearest, if one does
 	Records int64  // that were looked at
+	// Selected says that --select makes a field of that name, but only after the flag has run.
+	Selected bool
 }
 
 // String is one line for people.
 func (a Absent) String() string {
 	s := fmt.Sprintf("%s names the field %s, which none of the first %d records has", a.Flag, a.Field, a.Records)
-	if a.Meant != "" {
+	switch {
+	case a.Selected:
+		s += ": --select, which makes it, runs later: write the expression itself"
+	case a.Meant != "":
 		s += fmt.Sprintf(": did you mean %q?", a.Meant)
 	}
 	return s
@@ -66,12 +80,10 @@ func (a *absence) see(d *decoder, record []byte) {
 			a.missing--
 		}
 	}
-	const samples, mostNames = 100, 1000
-	if a.records <= samples && len(a.names) < mostNames {
-		members, err := d.scanner.Fields(record, nil)
-		for i := range members {
-			if err == nil && len(members[i].Key) <= 256 {
-				a.names[strings.Clone(members[i].Key)] = struct{}{}
+	if a.records <= samples {
+		if members, err := d.scanner.Fields(record, nil); err == nil {
+			for i := range members {
+				a.note(members[i].Key, &members[i].Value)
 			}
 		}
 	}
@@ -88,6 +100,28 @@ func (a *absence) see(d *decoder, record []byte) {
 	}
 }
 
+// note keeps the name of a field, and the paths below it.
+func (a *absence) note(path string, v *fields.Value) {
+	if len(path) > 256 || len(a.names) >= mostNames {
+		return
+	}
+	a.names[strings.Clone(path)] = struct{}{}
+	if v.Kind != fields.Object {
+		return
+	}
+	var below map[string]json.RawMessage
+	if json.Unmarshal([]byte(v.Raw), &below) != nil {
+		return
+	}
+	for key, raw := range below {
+		inner := fields.Value{Raw: string(raw)}
+		if raw[0] == '{' {
+			inner.Kind = fields.Object
+		}
+		a.note(path+"."+key, &inner)
+	}
+}
+
 func (a *absence) list() []Absent {
 	if a.records == 0 {
 		return nil
@@ -98,8 +132,10 @@ func (a *absence) list() []Absent {
 			continue
 		}
 		field := a.q.paths.list[slot]
-		out = append(out, Absent{Flag: a.q.paths.flags[slot], Field: field, Records: a.records,
-			Meant: nearest(field, slices.Collect(maps.Keys(a.names)))})
+		flag := a.q.paths.flags[slot]
+		out = append(out, Absent{Flag: flag, Field: field, Records: a.records,
+			Meant:    nearest(field, slices.Collect(maps.Keys(a.names))),
+			Selected: a.q.selected[field] && (flag == "--where" || flag == "--require")})
 	}
 	return out
 }

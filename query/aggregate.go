@@ -124,17 +124,37 @@ func (d *decoder) arguments() error {
 		if a.x == nil {
 			continue
 		}
-		v, err := d.value(a.x)
-		if err != nil {
-			return err
-		}
 		to := &d.args[from+i]
-		toArgument(to, v)
+		if !d.calculated(a.x, to) {
+			v, err := d.value(a.x)
+			if err != nil {
+				return err
+			}
+			toArgument(to, v)
+		}
 		if err := a.f.Check(to); err != nil {
 			return &recordError{reason: a.bad, detail: "--aggregate: " + err.Error()}
 		}
 	}
 	return nil
+}
+
+// calculated sets an argument without the machine, if that is possible.
+func (d *decoder) calculated(x *expression, to *windows.Value) bool {
+	if x.number == nil {
+		return false
+	}
+	switch v := x.number(d.slots); v.kind {
+	case isInt:
+		*to = windows.Value{Kind: windows.Int, I: int64(v.i)}
+	case isFloat:
+		*to = windows.Value{Kind: windows.Float, F: v.f}
+	case isNil:
+		*to = windows.Value{}
+	default:
+		return false
+	}
+	return true
 }
 
 // toArgument converts a field for an aggregate. Strings stay strings, and may point into the record.

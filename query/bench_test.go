@@ -127,6 +127,13 @@ func BenchmarkYSB(b *testing.B) {
 		_, err := drive(p3, d3, lane3, events, batch)
 		return err
 	})
+	q5 := compiled(b, Config{Where: `event_type == "view"`, Time: "event_time", Key: []string{"ad_id"}, Window: "tumbling:10s", Aggregate: "sum(event_time * 2)"})
+	p5 := q5.Pipeline()
+	d5, lane5 := p5.NewDecoder(), p5.Operator.Lane()
+	run("calculation", func(batch []stream.Record) error {
+		_, err := drive(p5, d5, lane5, events, batch)
+		return err
+	})
 	q4 := compiled(b, Config{Where: `event_type == "view"`, Select: "ad_id as ad, event_time, *"})
 	p4 := q4.Pipeline()
 	d4, lane4 := p4.NewDecoder(), p4.Operator.Lane()

@@ -33,8 +33,8 @@ func decide(b bool) verdict {
 type condition func(slots []fields.Value) verdict
 
 // quick returns the condition for the common shapes of a resolved tree: comparisons of a field with
-// a literal, a field in a list of literals, the string operators, a field that is itself true or
-// false, and these joined by and, or, not. For other shapes it returns nil.
+// a literal, a field in a list of literals, the string operators, the order of what is calculated from
+// fields, a field that is itself true or false, and these joined by and, or, not. For other shapes it returns nil.
 func quick(n ast.Node) condition {
 	switch n := n.(type) {
 	case *ast.BoolNode:
@@ -64,6 +64,9 @@ func quick(n ast.Node) condition {
 			return both(quick(n.Left), quick(n.Right))
 		case "or", "||":
 			return either(quick(n.Left), quick(n.Right))
+		}
+		if c := orderNumbers(n.Operator, n.Left, n.Right); c != nil {
+			return c
 		}
 		if slot := slotOf(n.Left); slot >= 0 {
 			return compare(slot, n.Operator, n.Right)

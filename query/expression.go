@@ -26,6 +26,9 @@ type expression struct {
 	slot int
 	// quick decides the expression as a condition without the machine where it can; nil if never.
 	quick condition
+	// number calculates the expression without the machine where it can; nil if never, or if the
+	// expression is a field.
+	number numeric
 	// program runs on the library's machine, with the fields it uses as the environment.
 	program *vm.Program
 	uses    []int
@@ -90,6 +93,9 @@ func (s *scope) compile(flag, text string, tree ast.Node) (*expression, error) {
 	}
 	x := &expression{flag: flag, text: text, tree: tree, slot: slotOf(resolved)}
 	x.quick = quick(resolved)
+	if x.slot < 0 {
+		x.number = quickNumber(resolved)
+	}
 	lowered, err := lower(flag, resolved)
 	if err != nil {
 		return nil, err

@@ -71,7 +71,9 @@ func (g generator) simple(depth int) string {
 		}
 	}
 	field := g.pick(generatedFields...)
-	switch g.IntN(8) {
+	switch g.IntN(10) {
+	case 8, 9:
+		return g.arithmetic(2) + " " + g.pick("<", "<=", ">", ">=", "==") + " " + g.arithmetic(1)
 	case 0:
 		return field
 	case 1:
@@ -91,6 +93,23 @@ func (g generator) simple(depth int) string {
 		return g.literal() + " " + g.pick("==", "!=", "<", "<=", ">", ">=") + " " + field
 	}
 	return field + " " + g.pick("==", "!=", "<", "<=", ">", ">=") + " " + g.literal()
+}
+
+// arithmetic is a calculation of the shapes that quickNumber knows.
+func (g generator) arithmetic(depth int) string {
+	if depth == 0 || g.IntN(6) == 0 {
+		if g.IntN(3) == 0 {
+			return g.pick("0", "1", "2", "2.5", "-3", "9007199254740993", "9223372036854775807")
+		}
+		return g.pick(generatedFields...)
+	}
+	switch g.IntN(8) {
+	case 0:
+		return "-(" + g.arithmetic(depth-1) + ")"
+	case 1:
+		return "float(" + g.arithmetic(depth-1) + ")"
+	}
+	return "(" + g.arithmetic(depth-1) + g.pick(" + ", " - ", " * ", " / ", " % ") + g.arithmetic(depth-1) + ")"
 }
 
 // any is an expression of any shape.
@@ -213,6 +232,60 @@ func TestConditionsAreTheMachine(t *testing.T) {
 		}
 		if disagreement(t, broken, 1) == "" {
 			t.Errorf("conditions with %s wrong were not found out", name)
+		}
+	}
+}
+
+// TestCalculationsAreTheMachine is the same for numbers.
+func TestCalculationsAreTheMachine(t *testing.T) {
+	disagreement := func(wrong func(num) num) string {
+		g := generator{rand.New(rand.NewPCG(11, 12))}
+		answered := 0
+		for range 800 {
+			text := g.arithmetic(3)
+			x, d := machine(t, text)
+			if x == nil || x.number == nil {
+				continue
+			}
+			for range 20 {
+				record := g.record()
+				if err := d.scanner.Scan([]byte(record), d.slots); err != nil {
+					t.Fatal(err)
+				}
+				v := wrong(x.number(d.slots))
+				if v.kind == notNumber {
+					continue
+				}
+				answered++
+				if want, err := d.eval(x); err != nil || !reflect.DeepEqual(v.any(), want) {
+					return fmt.Sprintf("%s on %s: calculated %#v, the machine says %#v, %v", text, record, v.any(), want, err)
+				}
+			}
+		}
+		if answered < 3000 {
+			t.Fatalf("only %d answers were compared", answered)
+		}
+		return ""
+	}
+	if d := disagreement(func(v num) num { return v }); d != "" {
+		t.Error(d)
+	}
+	for name, wrong := range map[string]func(num) num{
+		"no answer is null": func(v num) num {
+			if v.kind == notNumber {
+				v.kind = isNil
+			}
+			return v
+		},
+		"integers are floats": func(v num) num {
+			if v.kind == isInt {
+				return floatNum(float64(v.i))
+			}
+			return v
+		},
+	} {
+		if disagreement(wrong) == "" {
+			t.Errorf("calculations where %s were not found out", name)
 		}
 	}
 }

@@ -107,7 +107,9 @@ func TestNoAllocations(t *testing.T) {
 	}{
 		{"where, key, count", func(*Config) {}, 0},
 		{"several keys", func(c *Config) { c.Key = []string{"ad_id", "ad_type"} }, 0},
-		{"aggregates of fields", func(c *Config) { c.Aggregate = "sum(event_time), min(event_time), count(ip_address)" }, 0},
+		{"aggregates of fields", func(c *Config) {
+			c.Aggregate = "sum(event_time), min(event_time), count(ip_address), avg(event_time * 2 - 1)"
+		}, 0},
 		{"conditions", func(c *Config) {
 			c.Where = `event_type in ["view", "click"] and not (ad_type startsWith "m") and event_time != nil`
 			c.Require = []string{`ip_address contains "."`}

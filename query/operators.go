@@ -1,15 +1,12 @@
 package query
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/millstream/millstream/query/fields"
 )
 
 // The operators of expressions that differ from the library's own, which fails on nil and on the
@@ -93,110 +90,41 @@ func show(v any) string {
 	return fmt.Sprint(v)
 }
 
-// number returns v as int or float64; strings that hold a JSON number count as numbers.
-func number(v any) (any, bool) {
-	switch v := v.(type) {
-	case int, float64:
-		return v, true
-	case string:
-		if n, ok := fields.ParseInt(v); ok {
-			return int(n), true
-		}
-		if f, ok := fields.ParseFloat(v); ok {
-			return f, true
-		}
-	}
-	return nil, false
-}
-
-func toFloat(v any) float64 {
-	if n, ok := v.(int); ok {
-		return float64(n)
-	}
-	return v.(float64)
-}
-
 func add(args ...any) (any, error) {
 	if a, ok := args[0].(string); ok {
 		if b, ok := args[1].(string); ok {
 			return a + b, nil
 		}
 	}
-	return calculate("+", args[0], args[1])
+	return plus(args...)
 }
 
+var plus = arithmetic("+")
+
+// arithmetic is calculate for the machine, with the reason where there is no answer.
 func arithmetic(operator string) func(...any) (any, error) {
-	return func(args ...any) (any, error) { return calculate(operator, args[0], args[1]) }
-}
-
-func calculate(operator string, left, right any) (any, error) {
-	if left == nil || right == nil {
-		return nil, nil
+	op := operator[0]
+	if operator == "**" {
+		op = '^'
 	}
-	a, ok := number(left)
-	if !ok {
-		return nil, fmt.Errorf("%s of %s, which is not a number", operator, show(left))
-	}
-	b, ok := number(right)
-	if !ok {
-		return nil, fmt.Errorf("%s of %s, which is not a number", operator, show(right))
-	}
-	i, ok := a.(int)
-	j, ok2 := b.(int)
-	if ok && ok2 {
-		if n, ok := exact(operator, i, j); ok {
-			return n, nil
+	return func(args ...any) (any, error) {
+		if args[0] == nil || args[1] == nil {
+			return nil, nil
 		}
+		a, b := numOf(args[0]), numOf(args[1])
+		if r := calculate(op, a, b); r.kind != notNumber {
+			return r.any(), nil
+		}
+		switch {
+		case a.kind == notNumber:
+			return nil, fmt.Errorf("%s of %s, which is not a number", operator, show(args[0]))
+		case b.kind == notNumber:
+			return nil, fmt.Errorf("%s of %s, which is not a number", operator, show(args[1]))
+		case b.float() == 0 && (op == '/' || op == '%'):
+			return nil, fmt.Errorf("%s %s 0: division by zero", show(args[0]), operator)
+		}
+		return nil, fmt.Errorf("%s %s %s: beyond the numbers", show(args[0]), operator, show(args[1]))
 	}
-	x, y := toFloat(a), toFloat(b)
-	var f float64
-	switch operator {
-	case "+":
-		f = x + y
-	case "-":
-		f = x - y
-	case "*":
-		f = x * y
-	case "**":
-		f = math.Pow(x, y)
-	default: // / and %
-		if y == 0 {
-			return nil, fmt.Errorf("%s %s 0: division by zero", show(left), operator)
-		}
-		if f = x / y; operator == "%" {
-			f = math.Mod(x, y)
-		}
-	}
-	if math.IsInf(f, 0) || math.IsNaN(f) {
-		return nil, fmt.Errorf("%s %s %s: beyond the numbers", show(left), operator, show(right))
-	}
-	return f, nil
-}
-
-// exact calculates with integers; it is not ok where the result is none, or none that int64 holds.
-func exact(operator string, i, j int) (int, bool) {
-	switch operator {
-	case "+":
-		n := i + j
-		return n, (n > i) == (j > 0)
-	case "-":
-		n := i - j
-		return n, (n < i) == (j > 0)
-	case "*":
-		if i == 0 || j == 0 {
-			return 0, true
-		}
-		if i == math.MinInt || j == math.MinInt {
-			return 0, false
-		}
-		n := i * j
-		return n, n/j == i
-	case "%":
-		if j != 0 {
-			return i % j, true
-		}
-	}
-	return 0, false
 }
 
 func ordering(operator string, accept func(int) bool) func(...any) (any, error) {
@@ -210,17 +138,11 @@ func ordering(operator string, accept func(int) bool) func(...any) (any, error) 
 		if ok && ok2 {
 			return accept(strings.Compare(s, t)), nil
 		}
-		x, ok := number(a)
-		y, ok2 := number(b)
-		if !ok || !ok2 {
+		x, y := numOf(a), numOf(b)
+		if x.kind == notNumber || y.kind == notNumber {
 			return nil, fmt.Errorf("%s %s %s: cannot be compared", show(a), operator, show(b))
 		}
-		i, ok := x.(int)
-		j, ok2 := y.(int)
-		if ok && ok2 {
-			return accept(cmp.Compare(i, j)), nil
-		}
-		return accept(cmp.Compare(toFloat(x), toFloat(y))), nil
+		return accept(compareNums(x, y)), nil
 	}
 }
 
@@ -383,31 +305,25 @@ func replace(args ...any) (any, error) {
 }
 
 func integer(args ...any) (any, error) {
-	if args[0] == nil {
-		return nil, nil
+	v := numOf(args[0])
+	if f := math.Trunc(v.f); v.kind == isFloat && f >= -1<<63 && f < 1<<63 {
+		v = intNum(int(f))
 	}
-	v, ok := number(args[0])
-	if f, isFloat := v.(float64); isFloat {
-		f = math.Trunc(f)
-		if ok = f >= -1<<63 && f < 1<<63; ok {
-			v = int(f)
-		}
-	}
-	if !ok {
+	if v.kind == isFloat || v.kind == notNumber {
 		return nil, fmt.Errorf("int(%s): not a number that int64 holds", show(args[0]))
 	}
-	return v, nil
+	return v.any(), nil
 }
 
 func float(args ...any) (any, error) {
-	if args[0] == nil {
-		return nil, nil
-	}
-	v, ok := number(args[0])
-	if !ok {
+	switch v := numOf(args[0]); v.kind {
+	case notNumber:
 		return nil, fmt.Errorf("float(%s): not a number", show(args[0]))
+	case isNil:
+		return nil, nil
+	default:
+		return v.float(), nil
 	}
-	return toFloat(v), nil
 }
 
 func text(args ...any) (any, error) {
@@ -420,32 +336,28 @@ func text(args ...any) (any, error) {
 }
 
 func absolute(args ...any) (any, error) {
-	if args[0] == nil {
-		return nil, nil
-	}
-	v, ok := number(args[0])
-	if !ok {
+	v := numOf(args[0])
+	switch {
+	case v.kind == notNumber:
 		return nil, fmt.Errorf("abs(%s): not a number", show(args[0]))
+	case v.kind == isNil:
+		return nil, nil
+	case v.kind == isInt && v.i != math.MinInt:
+		return max(v.i, -v.i), nil
 	}
-	if n, ok := v.(int); ok && n != math.MinInt {
-		return max(n, -n), nil
-	}
-	return math.Abs(toFloat(v)), nil
+	return math.Abs(v.float()), nil
 }
 
 func rounding(f func(float64) float64) func(...any) (any, error) {
 	return func(args ...any) (any, error) {
-		if args[0] == nil {
-			return nil, nil
-		}
-		v, ok := number(args[0])
-		if !ok {
+		v := numOf(args[0])
+		switch v.kind {
+		case notNumber:
 			return nil, fmt.Errorf("rounding of %s, which is not a number", show(args[0]))
+		case isFloat:
+			return f(v.f), nil
 		}
-		if n, ok := v.(int); ok {
-			return n, nil
-		}
-		return f(toFloat(v)), nil
+		return v.any(), nil
 	}
 }
 

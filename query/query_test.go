@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/millstream/millstream/stream"
@@ -394,6 +396,31 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestManyLanes runs decoders of one query at once, for the race detector.
+func TestManyLanes(t *testing.T) {
+	q := compiled(t, Config{Where: `upper(event_type) == "VIEW" and missing == nil`, Select: "lower(ad_type) as kind, *", Key: []string{"kind"}})
+	batches := ysb(4, 300)
+	var kept atomic.Int64
+	var lanes sync.WaitGroup
+	for _, batch := range batches {
+		lanes.Go(func() {
+			p := q.Pipeline()
+			n, err := drive(p, p.NewDecoder(), p.Operator.Lane(), make([]stream.Event[Event], len(batch)), batch)
+			if err != nil {
+				t.Error(err)
+			}
+			kept.Add(int64(n))
+		})
+	}
+	lanes.Wait()
+	if n := kept.Load(); n < 300 || n > 500 {
+		t.Errorf("kept %d", n)
+	}
+	if a := q.Absent(); len(a) != 1 || a[0].Records != 1200 {
+		t.Errorf("absent %v", a)
+	}
+}
+
 func TestAbsent(t *testing.T) {
 	var log bytes.Buffer
 	cfg := Config{Where: `evnt_type == "view" or event_type == "x"`, Key: []string{"user"}, Logger: slog.New(slog.NewTextHandler(&log, nil))}
@@ -419,6 +446,12 @@ func TestAbsent(t *testing.T) {
 	if q.absent.watching.Load() {
 		t.Error("still watching")
 	}
+	// What comes nearest may be nested; a name that --select makes later is another mistake.
+	q = compiled(t, Config{Where: `user.adress.city == "x" and total > 5`, Select: "a * b as total, *"})
+	d = q.newDecoder()
+	_ = d.Decode(&stream.Record{Data: []byte(`{"a":1,"b":2,"user":{"address":{"city":"Rome"}}}`)}, &e)
+	check(t, "absent", q.Absent(), `[--where names the field user.adress.city, which none of the first 1 records has: did you mean "user.address.city"? `+
+		`--where names the field total, which none of the first 1 records has: --select, which makes it, runs later: write the expression itself]`)
 	// Nothing is absent: nothing is said, and nobody watches.
 	log.Reset()
 	cfg.Where = "event_type == 'view'"
