@@ -89,6 +89,7 @@ func Load(ctx context.Context, o Options) (aws.Config, error) {
 	if err != nil {
 		return aws.Config{}, fmt.Errorf("AWS configuration: %w", err)
 	}
+	c.HTTPClient = Steady(c.HTTPClient)
 	if o.Endpoint != "" {
 		c.BaseEndpoint = aws.String(o.Endpoint)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
 
+	cloud "github.com/millstream/millstream/cloud/aws"
 	"github.com/millstream/millstream/consumers"
 	fake "github.com/millstream/millstream/fakes/kinesis"
 	"github.com/millstream/millstream/stream"
@@ -34,7 +35,7 @@ func inBubble(t *testing.T, o fake.Options, f func(b *bed)) {
 		server := fake.New(o)
 		web := server.Client()
 		client := awskinesis.New(awskinesis.Options{
-			Region: "us-east-1", BaseEndpoint: aws.String("http://127.0.0.1"), HTTPClient: web,
+			Region: "us-east-1", BaseEndpoint: aws.String("http://127.0.0.1"), HTTPClient: cloud.Steady(web),
 			Credentials: credentials.NewStaticCredentialsProvider("any", "any", ""),
 		})
 		defer func() {

@@ -36,7 +36,7 @@ func inBubble(t *testing.T, o fake.Options, f func(b *bed)) {
 		server := fake.New(o)
 		web := server.Client()
 		client := awskinesis.New(awskinesis.Options{
-			Region: "us-east-1", BaseEndpoint: aws.String("http://127.0.0.1"), HTTPClient: web,
+			Region: "us-east-1", BaseEndpoint: aws.String("http://127.0.0.1"), HTTPClient: cloud.Steady(web),
 			Credentials: credentials.NewStaticCredentialsProvider("any", "any", ""),
 		})
 		defer func() {
