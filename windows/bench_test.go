@@ -167,3 +167,38 @@ func BenchmarkState(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkHopping is what a merger does for one hop: merge a slice of 1,000 keys, emit a window.
+func BenchmarkHopping(b *testing.B) {
+	for _, n := range []int{6, 60, 3600} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			op := benchmarkColumns(b, "count()", "sum", "min", "max")
+			op.Windows = Hopping(time.Duration(n)*time.Second, time.Second)
+			lane := op.Lane()
+			events := benchmarkEvents(1000)
+			for i := range events {
+				events[i].Time = 0
+			}
+			addAll(b, lane, events)
+			data := written(b, lane.Freeze(stream.EndOfTime)[0].Data)
+			m := op.Merger()
+			at := stream.Instant(0)
+			hop := func() {
+				end := at + stream.Instant(time.Second)
+				if err := m.Merge(stream.Frozen{Start: at, End: end}, data); err != nil {
+					b.Fatal(err)
+				}
+				if err := m.Advance(end, func(*Result) error { return nil }); err != nil {
+					b.Fatal(err)
+				}
+				at = end
+			}
+			for range n {
+				hop()
+			}
+			for b.Loop() {
+				hop()
+			}
+		})
+	}
+}

@@ -16,7 +16,7 @@ func newMerge[E, R any](w Windows, fresh func() accumulators[E, R]) stream.Merge
 	if w.kind == session {
 		return &sessionMerge[E, R]{pending: p, gap: w.size, open: newTable(fresh(), true)}
 	}
-	return &alignedMerge[E, R]{pending: p, windows: w}
+	return newAlignedMerge(p, w)
 }
 
 // pending holds the merged slices that windows still need, for every kind of windows.
@@ -28,6 +28,7 @@ type pending[E, R any] struct {
 
 	reached stream.Instant // the boundary up to which every window is out
 	slices  []*slice[E, R] // by end
+	partial *table[E, R]   // scratch: a partition's slice beside those of others
 }
 
 // Merge folds a partition's frozen slice into the slice of all partitions. The first one is decoded
@@ -42,15 +43,23 @@ func (p *pending[E, R]) Merge(s stream.Frozen, data []byte) error {
 	at, found := slices.BinarySearchFunc(p.slices, s.End, func(o *slice[E, R], end stream.Instant) int { return cmp.Compare(o.end, end) })
 	r := &reader{data: data}
 	r.header(p.layout)
-	t := newTable(p.fresh(), p.sessions)
-	t.decode(r, !found)
-	if err := r.end(); err != nil {
-		return err
-	}
 	if found {
-		p.slices[at].table.mergeAll(t)
+		if p.partial == nil {
+			p.partial = newTable(p.fresh(), p.sessions)
+		}
+		defer p.partial.reset(true) // nobody has seen its keys
+		p.partial.decode(r, false)
+		if err := r.end(); err != nil {
+			return err
+		}
+		p.slices[at].table.mergeAll(p.partial)
 		p.slices[at].count += s.Count
 		return nil
+	}
+	t := newTable(p.fresh(), p.sessions)
+	t.decode(r, true)
+	if err := r.end(); err != nil {
+		return err
 	}
 	p.slices = slices.Insert(p.slices, at, &slice[E, R]{start: s.Start, end: s.End, count: s.Count, table: t})
 	return nil

@@ -1,7 +1,11 @@
 package windows
 
 import (
+	"cmp"
 	"io"
+	"math"
+	"slices"
+	"time"
 
 	"github.com/millstream/millstream/stream"
 )
@@ -13,7 +17,29 @@ type alignedMerge[E, R any] struct {
 	windows Windows
 	window  *table[E, R] // scratch: a window of several slices
 	order   []ordered    // scratch
-	out     R
+
+	// Where windows are of many slices, runs of them are merged once and serve every window around
+	// them: a window of n slices takes about 2·√n merges a key, not n. Blocks are not saved.
+	blockWidth time.Duration
+	blocks     []block[E, R] // by start
+	out        R
+}
+
+// block is the merged slices of a run of time, aligned like slices.
+type block[E, R any] struct {
+	start, end stream.Instant
+	table      *table[E, R]
+}
+
+// manySlices is where blocks begin to be worth their memory.
+const manySlices = 16
+
+func newAlignedMerge[E, R any](p pending[E, R], w Windows) *alignedMerge[E, R] {
+	m := &alignedMerge[E, R]{pending: p, windows: w}
+	if n := w.size / p.width; n >= manySlices {
+		m.blockWidth = p.width * time.Duration(math.Sqrt(float64(n)))
+	}
+	return m
 }
 
 // Advance implements stream.MergeState.
@@ -42,24 +68,17 @@ func (m *alignedMerge[E, R]) Advance(to stream.Instant, emit func(*R) error) err
 	if m.reached = max(m.reached, to); m.reached == stream.EndOfTime {
 		m.slices = nil
 	}
+	if len(m.slices) == 0 {
+		m.blocks = nil
+	}
 	return nil
 }
 
 // emit makes the results of the window that begins with the first slice.
 func (m *alignedMerge[E, R]) emit(w stream.Window, emit func(*R) error) error {
 	t := m.slices[0].table
-	n := 1
-	for n < len(m.slices) && m.slices[n].end <= w.End {
-		n++
-	}
-	if n > 1 {
-		if m.window == nil {
-			m.window = newTable(m.fresh(), false)
-		}
-		t = m.window
-		for _, s := range m.slices[:n] {
-			t.mergeAll(s.table)
-		}
+	if len(m.slices) > 1 && m.slices[1].end <= w.End {
+		t = m.merged(w)
 		defer t.reset(false)
 	}
 	m.order = t.keys.sorted(m.order)
@@ -70,6 +89,53 @@ func (m *alignedMerge[E, R]) emit(w stream.Window, emit func(*R) error) error {
 		}
 	}
 	return nil
+}
+
+// merged merges the slices of a window, in order of time.
+func (m *alignedMerge[E, R]) merged(w stream.Window) *table[E, R] {
+	if m.window == nil {
+		m.window = newTable(m.fresh(), false)
+	}
+	for len(m.blocks) > 0 && m.blocks[0].start < w.Start { // no later window holds it whole
+		m.blocks[0].table = nil
+		m.blocks = m.blocks[1:]
+	}
+	for i := 0; i < len(m.slices) && m.slices[i].end <= w.End; {
+		if b := m.block(i, w); b != nil {
+			m.window.mergeAll(b.table)
+			for i < len(m.slices) && m.slices[i].start < b.end {
+				i++
+			}
+			continue
+		}
+		m.window.mergeAll(m.slices[i].table)
+		i++
+	}
+	return m.window
+}
+
+// block returns the block that begins with slice i, if the window holds it whole: then nothing of it
+// is still to come, either.
+func (m *alignedMerge[E, R]) block(i int, w stream.Window) *block[E, R] {
+	if m.blockWidth == 0 {
+		return nil
+	}
+	start, end := sliceAt(m.slices[i].start, m.blockWidth)
+	if start < w.Start || end > w.End {
+		return nil
+	}
+	at, found := slices.BinarySearchFunc(m.blocks, start, func(b block[E, R], start stream.Instant) int { return cmp.Compare(b.start, start) })
+	if !found {
+		b := block[E, R]{start, end, newTable(m.fresh(), false)}
+		for _, s := range m.slices[i:] {
+			if s.start >= end {
+				break
+			}
+			b.table.mergeAll(s.table)
+		}
+		m.blocks = slices.Insert(m.blocks, at, b)
+	}
+	return &m.blocks[at]
 }
 
 // Snapshot implements stream.MergeState.

@@ -244,7 +244,8 @@ func (g *group) rough() []float64 {
 
 var propertyWindows = []Windows{
 	Tumbling(10 * time.Second), Tumbling(7 * time.Second), Hopping(10*time.Second, 2*time.Second), Hopping(25*time.Second, 10*time.Second),
-	Hopping(9*time.Second, 9*time.Second), Hopping(7*time.Second, 5*time.Second), Session(2 * time.Second), Session(700 * time.Millisecond),
+	Hopping(9*time.Second, 9*time.Second), Hopping(7*time.Second, 5*time.Second), Hopping(20*time.Second, time.Second), Hopping(37*time.Second, 2*time.Second), Hopping(48*time.Second, 36*time.Second),
+	Session(2 * time.Second), Session(700 * time.Millisecond),
 }
 
 func propertyFuncs(t testing.TB) []Func {
