@@ -228,6 +228,9 @@ func (p *plain) finish(ctx context.Context) error {
 // leave waits a while for the acks of what is out, saves, and releases the partition. wait is false
 // when the head of the window was nacked: then nothing behind it counts.
 func (p *plain) leave(ctx context.Context, wait bool) error {
+	if done(p.a.Lost) {
+		return p.a.Cause()
+	}
 	timeout := time.After(p.sub.cfg.CloseTimeout)
 	for wait && len(p.window) > 0 {
 		select {
@@ -241,9 +244,6 @@ func (p *plain) leave(ctx context.Context, wait bool) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
 	}
 	if err := p.save(ctx); err != nil {
 		return err

@@ -33,6 +33,15 @@ type lease struct {
 
 func (l *lease) drain() { l.drainOnce.Do(func() { close(l.draining) }) }
 
+func (l *lease) isLost() bool {
+	select {
+	case <-l.lost:
+		return true
+	default:
+		return false
+	}
+}
+
 // NewLogs returns empty logs.
 func NewLogs() *Logs {
 	return &Logs{logs: make(map[string][]*stream.Entry), owner: make(map[string]*lease), objects: make(map[string][]byte), changed: make(chan struct{})}
@@ -91,9 +100,7 @@ func (ls *Logs) Lose(partition string, why error) {
 }
 
 func (ls *Logs) lose(l *lease, why error) {
-	select {
-	case <-l.lost:
-	default:
+	if !l.isLost() {
 		l.assignment.Fail(why)
 		close(l.lost)
 	}
@@ -209,7 +216,7 @@ func (g *log) Append(ctx context.Context, e *stream.Entry) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case g.ls.owner[p] != g.lease:
+	case g.ls.owner[p] != g.lease || g.lease.isLost():
 		return stream.ErrFenced
 	}
 	g.ls.append(p, e)

@@ -87,11 +87,22 @@ func (m *Memory) with(topic, partition string, f func(*part)) {
 // Append adds records to a partition. The data must not be changed afterwards.
 func (m *Memory) Append(topic, partition string, data ...[]byte) {
 	m.with(topic, partition, func(p *part) {
-		now, _ := stream.At(time.Now())
 		for _, d := range data {
-			p.records = append(p.records, stream.Record{Data: d, Position: stream.Position{Number: int64(len(p.records) + 1)}, Key: partition, Arrived: now})
+			p.add(stream.Record{Data: d})
 		}
 	})
+}
+
+// AppendOversize adds a record that is too large, of which only the head is there.
+func (m *Memory) AppendOversize(topic, partition string, head []byte, size int64) {
+	m.with(topic, partition, func(p *part) { p.add(stream.Record{Data: head, Oversize: size}) })
+}
+
+func (p *part) add(r stream.Record) {
+	r.Position.Number = int64(len(p.records) + 1)
+	r.Key = p.partition.Name
+	r.Arrived, _ = stream.At(time.Now())
+	p.records = append(p.records, r)
 }
 
 // End ends a partition, as a reshard does; children that are new are created.
