@@ -1,3 +1,5 @@
+//go:build !race
+
 package windows
 
 import (
@@ -10,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/millstream/millstream/stream"
 )
@@ -98,4 +101,34 @@ type bytesWriter []byte
 func (b *bytesWriter) Write(p []byte) (int, error) {
 	*b = append(*b, p...)
 	return len(p), nil
+}
+
+// Tables are used again: slices that come and go take little memory each. The negative control gives
+// the lane no table back.
+func TestTablesAreReused(t *testing.T) {
+	allocations := func(reuse bool) float64 {
+		lane := benchmarkColumns(t, "count()", "sum", "min", "max").Lane().(*laneState[fields, Result])
+		events := benchmarkEvents(1000)[:1000]
+		at := stream.Instant(0)
+		return testing.AllocsPerRun(50, func() {
+			if !reuse {
+				lane.tables = new(sync.Pool)
+			}
+			for i := range events {
+				events[i].Time = at
+			}
+			addAll(t, lane, events)
+			at += stream.Instant(time.Minute)
+			for _, s := range lane.Freeze(at) {
+				if _, err := s.Data.WriteTo(io.Discard); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+	with, without := allocations(true), allocations(false)
+	t.Logf("%v allocations for a slice of 1,000 keys, %v with a new table", with, without)
+	if with > 12 || without < 3*with {
+		t.Errorf("%v allocations for a slice of 1,000 keys, %v with a new table", with, without)
+	}
 }

@@ -16,8 +16,7 @@ import (
 	"github.com/millstream/millstream/stream"
 )
 
-// story is a random input: events of several partitions in the order in which they come, with their
-// partition's watermark.
+// told is an event of a random story.
 type told struct {
 	partition string
 	at        stream.Instant
@@ -29,6 +28,8 @@ type told struct {
 	serial    int            // position within the partition
 }
 
+// tell makes up a story: events of several partitions in the order in which they come, each with its
+// partition's watermark.
 func tell(rng *rand.Rand, partitions, events int, span, jitter time.Duration) []told {
 	marks := make([]stream.Instant, partitions)
 	serial := make([]int, partitions)

@@ -265,30 +265,6 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	}
 }
 
-// Tables are used again: a lane whose slices come and go takes no more memory for each.
-func TestTablesAreReused(t *testing.T) {
-	op := benchmarkColumns(t, "count()", "sum", "min", "max")
-	lane := op.Lane()
-	events := benchmarkEvents(1000)
-	turn := func(at stream.Instant) {
-		for i := range 1000 {
-			events[i].Time = at
-			lane.Add(&events[i], stream.Beginning)
-		}
-		for _, s := range lane.Freeze(at + stream.Instant(time.Minute)) {
-			s.Data.WriteTo(io.Discard)
-		}
-	}
-	at := stream.Instant(0)
-	n := testing.AllocsPerRun(50, func() {
-		turn(at)
-		at += stream.Instant(time.Minute)
-	})
-	if n > 40 { // the slice, the frozen slice, the writer's buffer; sometimes the pool is emptied
-		t.Errorf("%v allocations for a slice of 1,000 keys", n)
-	}
-}
-
 // What lies a long time back, or ahead, stays within what an Instant can say.
 func TestExtremes(t *testing.T) {
 	for _, w := range []Windows{Tumbling(24 * 365 * time.Hour), Hopping(24*365*time.Hour, 24*time.Hour*73), Session(24 * 365 * time.Hour)} {
