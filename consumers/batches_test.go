@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -198,6 +199,43 @@ func TestAckBeforeDurable(t *testing.T) {
 	}
 }
 
+// A batch that a middleware acks unread comes again. The control is a middleware that makes the ack
+// look true: then the batch is gone.
+func TestAckIsNotBelieved(t *testing.T) {
+	for _, believed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("believed=%t", believed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				memory := consumertest.NewMemory(1, 10)
+				memory.Append(topic, "0", numbers(0, 100)...)
+				ls := newLanes()
+				var swallowed atomic.Bool
+				r := start(t, memory, consumers.Config{BatchRecords: 10}, func(m *message.Message) error {
+					b, err := stream.BatchOf(m)
+					if err == nil && b.Next.Number == 50 && len(b.Records) > 0 && !swallowed.Swap(true) {
+						if believed {
+							b.Settle(nil)
+						}
+						return nil
+					}
+					return ls.Handle(m)
+				})
+				time.Sleep(time.Minute)
+				if complete := ls.got("0") == text(100); complete == believed {
+					t.Errorf("complete: %t, got %s", complete, ls.got("0"))
+				}
+				if n := r.sub.Stats().FalseAcks; believed != (n == 0) {
+					t.Errorf("%d false acks", n)
+				}
+				if believed {
+					r.logs.Lose("0", consumertest.ErrTaken) // its lane waits for the batch for ever
+				}
+				time.Sleep(time.Second)
+				r.stop()
+			})
+		})
+	}
+}
+
 // An ack or a nack after durability changes nothing.
 func TestDurableIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -257,8 +295,8 @@ func TestDrain(t *testing.T) {
 		if e := r.logs.Newest("0"); e == nil || e.Position.Number != int64(n) || !strings.HasSuffix(r.kinds("0"), "checkpoint release") {
 			t.Errorf("%d records, newest %+v, log %s", n, e, r.kinds("0"))
 		}
-		if poison.n > 0 || r.sub.Stats() != (consumers.Stats{}) {
-			t.Errorf("%d poisoned, %+v", poison.n, r.sub.Stats())
+		if n := poison.n.Load(); n > 0 || r.sub.Stats() != (consumers.Stats{}) {
+			t.Errorf("%d poisoned, %+v", n, r.sub.Stats())
 		}
 	})
 }
@@ -285,9 +323,9 @@ func TestRouterClose(t *testing.T) {
 	}
 }
 
-type publishes struct{ n int }
+type publishes struct{ n atomic.Int64 }
 
-func (p *publishes) Publish(string, ...*message.Message) error { p.n++; return nil }
+func (p *publishes) Publish(string, ...*message.Message) error { p.n.Add(1); return nil }
 func (p *publishes) Close() error                              { return nil }
 
 // Only one partition is to be let go: it is claimed again, and goes on where it was.
