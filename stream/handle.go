@@ -57,6 +57,13 @@ func (p *Pipeline[E, R]) offer(b *Batch) error {
 	if b.offered {
 		return nil
 	}
+	select {
+	case <-b.Assignment.Over(): // the lane ended by itself while the batch was on its way
+		b.offered = true
+		b.Settle(nil)
+		return nil
+	default:
+	}
 	l := e.lanes[b.Assignment.Partition]
 	if l == nil || l.a.Claim < b.Assignment.Claim {
 		if b.Assignment.Flow == nil {

@@ -115,6 +115,9 @@ func (l *lane[E, R]) run() {
 	inbox := l.inbox
 	l.inbox = nil
 	l.mu.Unlock()
+	if err == nil {
+		l.a.finish() // before the lane is forgotten: a late batch must not start another
+	}
 	l.p.engine.retire(l)
 	// An end that the lane decided by itself leaves unread batches behind: there is nothing to do for
 	// them, so they are settled without error.
@@ -122,9 +125,6 @@ func (l *lane[E, R]) run() {
 	settle(inbox, err)
 	for _, b := range l.ahead {
 		b.Settle(err)
-	}
-	if err == nil {
-		l.a.finish()
 	}
 	if l.final != nil {
 		l.final.Settle(err)
