@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -107,6 +108,9 @@ func Load(ctx context.Context, o Options) (aws.Config, error) {
 		}
 		if explained := Explain(err); explained != err {
 			return aws.Config{}, explained
+		}
+		if strings.Contains(err.Error(), "expired") { // single sign-on has several errors for it
+			return aws.Config{}, because(ErrExpired, err)
 		}
 		return aws.Config{}, because(ErrNoCredentials, err)
 	}

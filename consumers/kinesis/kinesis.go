@@ -39,6 +39,7 @@ import (
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"github.com/aws/smithy-go/middleware"
 
 	cloud "github.com/millstream/millstream/cloud/aws"
 	"github.com/millstream/millstream/consumers"
@@ -164,9 +165,11 @@ func New(ctx context.Context, o Options) (*Source, error) {
 	}
 	s.api, s.region = client, client.Options().Region
 	s.paced = !cloud.Options{Endpoint: aws.ToString(client.Options().BaseEndpoint)}.Local()
-	if s.began, _, err = s.now(ctx); err != nil {
+	t, err := s.now(ctx)
+	if err != nil {
 		return nil, err
 	}
+	s.began = t.likely
 	return s, nil
 }
 
@@ -212,26 +215,35 @@ func (s *Source) Open(ctx context.Context, partition string, from stream.Positio
 }
 
 // Tip returns the mark that readers are given: where "latest" began, and with UntilEnd where to end.
-// It is empty when neither is asked for.
+// It is empty when neither is asked for. With UntilEnd it takes up to a second: what is in the stream
+// when Tip is called is before the mark, and what comes once it has returned is not.
 func (s *Source) Tip(ctx context.Context) (string, error) {
 	if !s.start.latest && !s.options.UntilEnd {
 		return "", nil
 	}
-	now, bound, err := s.now(ctx)
+	t, err := s.now(ctx)
 	if err != nil {
 		return "", err
 	}
 	var m mark
 	if s.start.latest {
-		m.from = now
+		m.from = t.likely
 	}
 	if s.options.UntilEnd {
-		m.until = bound
+		m.until = t.before
+		for t.from.Before(m.until) {
+			if err := cloud.Sleep(ctx, tipPoll); err != nil {
+				return "", err
+			}
+			if t, err = s.now(ctx); err != nil {
+				return "", err
+			}
+		}
 	}
 	return m.String(), nil
 }
 
-// mark is what a tip says. Times are the service's, in milliseconds as arrival times are.
+// mark is what a tip says: records of [from, until). Times are the service's, in milliseconds as arrival times are.
 type mark struct{ from, until time.Time }
 
 const markLayout = "2006-01-02T15:04:05.000Z07:00"
@@ -262,28 +274,38 @@ func parseMark(tip string) (m mark, err error) {
 	return m, nil
 }
 
-// now asks the service for its time. A reply's Date header counts whole seconds, so the service's
-// present lies within one second of it: bound is not before that present. now is our own clock's
-// reading from before the call where that is compatible with the header, and the header's otherwise.
-func (s *Source) now(ctx context.Context) (now, bound time.Time, err error) {
-	before := time.Now()
+// tipPoll is how often Tip looks at the service's clock while it waits for the next second.
+const tipPoll = 50 * time.Millisecond
+
+// clock is what is known of the service's present: it lies in [from, before). likely is our own
+// clock's reading from before the call where that is compatible, and from otherwise.
+type clock struct{ from, before, likely time.Time }
+
+// clockOf reads the Date header of a reply, which counts whole seconds.
+func clockOf(m middleware.Metadata, called time.Time) clock {
+	date, ok := awsmiddleware.GetServerTime(m)
+	if !ok {
+		return clock{called, time.Now().Add(time.Millisecond), called}
+	}
+	c := clock{date, date.Add(time.Second), called}
+	if called.Before(c.from.Add(-time.Second)) || called.After(c.before.Add(time.Second)) {
+		c.likely = date
+	}
+	return c
+}
+
+// now asks the service for its time.
+func (s *Source) now(ctx context.Context) (clock, error) {
+	called := time.Now()
 	out, err := control(ctx, s, "ListShards", func(ctx context.Context) (*awskinesis.ListShardsOutput, error) {
 		return s.api.ListShards(ctx, &awskinesis.ListShardsInput{
 			StreamARN: s.stream.ARN, StreamName: s.stream.NameOnly(), MaxResults: aws.Int32(1),
 		}, once)
 	})
 	if err != nil {
-		return now, bound, err
+		return clock{}, err
 	}
-	after := time.Now()
-	date, ok := awsmiddleware.GetServerTime(out.ResultMetadata)
-	if !ok {
-		return before, after.Add(time.Millisecond), nil
-	}
-	if now = before; now.Before(date.Add(-time.Second)) || now.After(date.Add(2*time.Second)) {
-		now = date
-	}
-	return now, date.Add(time.Second), nil
+	return clockOf(out.ResultMetadata, called), nil
 }
 
 // once switches the SDK's own retries off for a call.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
@@ -40,7 +39,7 @@ type reader struct {
 	src   *Source
 	shard shard
 	from  time.Time       // where to start when nothing was delivered; zero: the oldest record
-	until time.Time       // records that arrived later are not read; zero: read for ever
+	until time.Time       // records that arrived then or later are not read; zero: read for ever
 	next  stream.Position // behind the last record delivered
 	state stream.ReaderState
 	paced bool // the service limits the rate, so keep below its limits
@@ -108,7 +107,7 @@ func (r *reader) unpack() ([]stream.Record, error) {
 		}
 		var arrived stream.Instant
 		if t := k.ApproximateArrivalTimestamp; t != nil {
-			if !r.until.IsZero() && t.After(r.until) {
+			if !r.until.IsZero() && !t.Before(r.until) {
 				r.finished, r.raw, r.units = &stream.PartitionEnd{}, nil, nil
 				break
 			}
@@ -210,14 +209,8 @@ func (r *reader) poll(ctx context.Context) (stream.ReaderState, error) {
 		// does), so only an empty one proves that the reader has caught up.
 		return stream.Reading, nil
 	}
-	if !r.until.IsZero() {
-		served, ok := awsmiddleware.GetServerTime(out.ResultMetadata)
-		if !ok {
-			served = time.Now()
-		}
-		if !served.Before(r.until) && !r.closed {
-			r.finished = &stream.PartitionEnd{}
-		}
+	if !r.until.IsZero() && !r.closed && !clockOf(out.ResultMetadata, began).from.Before(r.until) {
+		r.finished = &stream.PartitionEnd{}
 	}
 	return stream.CaughtUp, nil
 }

@@ -1,0 +1,122 @@
+package kinesis
+
+import (
+	"fmt"
+	"log/slog"
+	"math/big"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
+
+	cloud "github.com/millstream/millstream/cloud/aws"
+	"github.com/millstream/millstream/consumers"
+	"github.com/millstream/millstream/consumers/consumertest"
+	fake "github.com/millstream/millstream/fakes/kinesis"
+)
+
+// The conformance suite over the fake, with plain records and with aggregates of seven.
+func TestConformance(t *testing.T) {
+	server := fake.New(fake.Options{MaxRecordBytes: 10 << 20})
+	t.Cleanup(func() { server.Close() })
+	endpoint, err := server.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := cloud.Load(t.Context(), cloud.Options{Endpoint: endpoint})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := awskinesis.NewFromConfig(config)
+	var streams atomic.Int64
+	for _, packed := range []int{1, 7} {
+		t.Run(fmt.Sprintf("packed=%d", packed), func(t *testing.T) {
+			consumertest.Run(t, func(t *testing.T) *consumertest.Stream {
+				name := fmt.Sprint("s", streams.Add(1))
+				if err := server.CreateStream(name, 2); err != nil {
+					t.Fatal(err)
+				}
+				source := func(o Options) (consumers.Source, error) {
+					o.Stream, o.Client, o.Logger = name, client, slog.New(slog.DiscardHandler)
+					o.PollEvery = 5 * time.Millisecond
+					return New(t.Context(), o)
+				}
+				src, err := source(Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var throttle *fake.Injection
+				s := &consumertest.Stream{
+					Source: src,
+					Publish: func(shard string, data ...[]byte) error {
+						at, err := startOf(server, name, shard)
+						if err != nil {
+							return err
+						}
+						var records []fake.Record
+						for _, blob := range pack(packed, at, data) {
+							records = append(records, fake.Record{PartitionKey: "k", ExplicitHashKey: at, Data: blob})
+						}
+						return server.PutBatch(name, records)
+					},
+					Again:   func() (consumers.Source, error) { return source(Options{}) },
+					Bounded: func() (consumers.Source, error) { return source(Options{UntilEnd: true}) },
+					End:     func(shard string) error { return server.Split(name, shard) },
+					Disconnect: func() error {
+						server.Inject(fake.Fault{Operation: "GetRecords", Stream: name, CutReply: true})
+						server.ExpireIterators()
+						return nil
+					},
+					Throttle: func(on bool) error {
+						if !on {
+							throttle.Stop()
+							return nil
+						}
+						throttle = server.Inject(fake.Fault{Operation: "GetRecords", Stream: name, Code: fake.ProvisionedThroughputExceeded, Times: -1})
+						return nil
+					},
+					Missing: shardName(99),
+					Largest: 10<<20 - len("k"),
+				}
+				if packed > 1 {
+					s.Largest -= 200 // what an aggregate has around its data
+				}
+				return s
+			})
+		})
+	}
+}
+
+// startOf is a shard's first hash key, which routes a record to it.
+func startOf(server *fake.Server, stream, shard string) (string, error) {
+	shards, err := server.Shards(stream)
+	for _, sh := range shards {
+		if sh.ID == shard {
+			return sh.StartingHashKey, nil
+		}
+	}
+	return "", fmt.Errorf("no shard %s: %w", shard, err)
+}
+
+// pack makes Kinesis records of n user records each, all with the hash key at; of one, plain ones.
+func pack(n int, at string, data [][]byte) (blobs [][]byte) {
+	if n == 1 {
+		return data
+	}
+	for len(data) > 0 {
+		var us []fake.UserRecord
+		for len(data) > 0 && len(us) < n {
+			us = append(us, fake.UserRecord{PartitionKey: "k", ExplicitHashKey: at, Data: data[0]})
+			data = data[1:]
+		}
+		blobs = append(blobs, fake.Aggregate(us))
+	}
+	return blobs
+}
+
+// middle is the first hash key of the upper half of a range.
+func middle(r hashRange) string {
+	sum := new(big.Int).Add(new(big.Int).SetBytes(r.from[:]), new(big.Int).SetBytes(r.to[:]))
+	return sum.Rsh(sum.Add(sum, big.NewInt(1)), 1).String()
+}
