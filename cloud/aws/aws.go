@@ -106,7 +106,7 @@ func Load(ctx context.Context, o Options) (aws.Config, error) {
 		if ctx.Err() != nil {
 			return aws.Config{}, ctx.Err()
 		}
-		if explained := Explain(err); explained != err {
+		if explained := Explain(err); explained != nil {
 			return aws.Config{}, explained
 		}
 		if strings.Contains(err.Error(), "expired") { // single sign-on has several errors for it
@@ -129,12 +129,12 @@ func credentialsNamed() bool {
 }
 
 // Explain returns an error in one line for what a person must mend: expired or refused credentials,
-// a missing permission. It wraps both the reason (ErrExpired, ErrRefused, ErrDenied) and err. Any
-// other error is returned as it is.
+// a missing permission. It wraps both the reason (ErrExpired, ErrRefused, ErrDenied) and err. For any
+// other error there is nothing to explain, and it returns nil.
 func Explain(err error) error {
 	var api smithy.APIError
 	if !errors.As(err, &api) {
-		return err
+		return nil
 	}
 	switch api.ErrorCode() {
 	case "ExpiredTokenException", "ExpiredToken", "RequestExpired", "TokenRefreshRequired":
@@ -145,7 +145,7 @@ func Explain(err error) error {
 	case "AccessDeniedException", "AccessDenied", "UnauthorizedOperation", "KMSAccessDeniedException":
 		return because(fmt.Errorf("%w: %s", ErrDenied, api.ErrorMessage()), err)
 	}
-	return err
+	return nil
 }
 
 // explained reads as its reason alone; the SDK's own text runs over several lines of identifiers.

@@ -91,7 +91,7 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s: %v", code, err)
 		}
 	}
-	if err := api("InternalFailure"); Explain(err) != err {
+	if Explain(api("InternalFailure")) != nil || Explain(errors.New("lost connection")) != nil {
 		t.Error("an error that nobody needs to mend was explained")
 	}
 }

@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -42,7 +43,7 @@ func TestSteady(t *testing.T) {
 		t.Fatalf("a closed body fails: %v", err)
 	}
 	// The negative control: the trap is still there without it.
-	if err := fails(func(c aws.HTTPClient) aws.HTTPClient { return c }); err != io.EOF {
+	if err := fails(func(c aws.HTTPClient) aws.HTTPClient { return c }); !errors.Is(err, io.EOF) {
 		t.Fatalf("the SDK's body answers %v: Steady may not be needed any more", err)
 	}
 }

@@ -2,7 +2,7 @@ package kinesis
 
 import (
 	"bytes"
-	"crypto/md5" //nolint:gosec // the checksum of the aggregation format
+	"crypto/md5" // the checksum of the aggregation format
 	"math"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -65,7 +65,7 @@ func deaggregate(data []byte, shard hashRange) ([]userRecord, bool) {
 		return nil, false
 	}
 	message := data[len(aggregateMagic) : len(data)-md5.Size]
-	if sum := md5.Sum(message); !bytes.Equal(sum[:], data[len(data)-md5.Size:]) { //nolint:gosec // as above
+	if sum := md5.Sum(message); !bytes.Equal(sum[:], data[len(data)-md5.Size:]) {
 		return nil, false
 	}
 	keys, hashes := table{shard: shard}, table{shard: shard, explicit: true}

@@ -359,7 +359,7 @@ func (s *Source) explain(what string, err error) error {
 	if errors.As(err, &missing) && !strings.Contains(strings.ToLower(missing.ErrorMessage()), "shard ") {
 		return &reason{fmt.Sprintf("kinesis: stream %s does not exist in %s", s.stream.Name, s.region), err}
 	}
-	if told := cloud.Explain(err); told != err {
+	if told := cloud.Explain(err); told != nil {
 		return fmt.Errorf("kinesis: stream %s: %w", s.stream.Name, told)
 	}
 	return fmt.Errorf("kinesis: stream %s: %s: %w", s.stream.Name, what, err)

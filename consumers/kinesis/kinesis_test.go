@@ -295,11 +295,13 @@ func TestSplitWhileReading(t *testing.T) {
 		b.puts(0, 3)
 		r := b.open(s, shard0, stream.Position{}, "")
 		last := b.read(r, 3)[2].Position
+		failed := make(chan error, 1)
 		go func() {
 			time.Sleep(time.Second)
-			b.server.Split("s", shard0)
+			failed <- b.server.Split("s", shard0)
 		}()
 		records, end := b.rest(r)
+		b.do(<-failed)
 		if len(records) != 0 || len(end.Children) != 2 {
 			b.Fatalf("%d records, %+v", len(records), end)
 		}

@@ -106,7 +106,7 @@ func (p *putter) explain(what string, err error) error {
 	if errors.As(err, &missing) {
 		return &reason{fmt.Sprintf("kinesis: stream %s does not exist in %s", p.stream.Name, p.region), err}
 	}
-	if told := cloud.Explain(err); told != err {
+	if told := cloud.Explain(err); told != nil {
 		return fmt.Errorf("kinesis: stream %s: %w", p.stream.Name, told)
 	}
 	return fmt.Errorf("kinesis: stream %s: %s: %w", p.stream.Name, what, err)
