@@ -177,14 +177,14 @@ func TestResumeAnywhere(t *testing.T) {
 func TestStart(t *testing.T) {
 	inBubble(t, fake.Options{}, func(b *bed) {
 		b.puts(0, 2)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		middle := time.Now()
 		b.puts(2, 2)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		latest := b.source(Options{Start: "latest"})
 		tip, err := latest.Tip(b.Context())
 		b.do(err)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		b.puts(4, 2)
 		b.do(b.server.Split("s", shard0))
 		b.puts(6, 30)
@@ -194,7 +194,7 @@ func TestStart(t *testing.T) {
 		b.want(b.read(b.open(latest, shard0, stream.Position{}, ""), 2), "4", "5")
 
 		// After a restart the mark still says where "latest" was, for the root and for its children.
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		again := b.source(Options{Start: "latest"})
 		b.want(b.read(b.open(again, shard0, stream.Position{}, tip), 2), "4", "5")
 		n := 0
@@ -297,7 +297,7 @@ func TestSplitWhileReading(t *testing.T) {
 		last := b.read(r, 3)[2].Position
 		failed := make(chan error, 1)
 		go func() {
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			failed <- b.server.Split("s", shard0)
 		}()
 		records, end := b.rest(r)
@@ -329,7 +329,7 @@ func TestUntilEnd(t *testing.T) {
 		if tip, _ := b.source(Options{}).Tip(b.Context()); tip != "" {
 			b.Fatalf("an endless source has the tip %q", tip)
 		}
-		time.Sleep(700 * time.Millisecond) // not a whole second, as Date headers are
+		<-time.After(700 * time.Millisecond) // not a whole second, as Date headers are
 		data := b.puts(0, 5)
 		tip, err := s.Tip(b.Context())
 		b.do(err)
@@ -338,7 +338,7 @@ func TestUntilEnd(t *testing.T) {
 		if end.Lost {
 			b.Fatal("lost")
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		b.puts(5, 5) // later than the tip
 		r := b.open(s, shard0, stream.Position{}, tip)
 		records, _ := b.rest(r)
@@ -377,7 +377,7 @@ func TestExpiredPosition(t *testing.T) {
 		if n := s.Counters().Expired; n != 0 {
 			b.Fatalf("%d expired before any was", n)
 		}
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		b.do(b.server.Trim("s", time.Now()))
 		b.puts(10, 2)
 		b.want(b.read(b.open(s, shard0, at, ""), 2), "10", "11")
@@ -497,7 +497,7 @@ func TestGone(t *testing.T) {
 		r := b.open(s, shard0, stream.Position{}, "")
 		b.read(r, 3)
 		b.do(b.server.Split("s", shard0))
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		b.do(b.server.Trim("s", time.Now()))
 		b.server.ExpireIterators()
 		var err error
