@@ -32,6 +32,8 @@ func TestBatches(t *testing.T) {
 		time.Sleep(time.Second)
 		memory.Append(topic, "1", numbers(10, 20)...)
 		synctest.Wait()
+		memory.Throttle(topic, "1", true)
+		synctest.Wait()
 		if ls.got("0") != text(1000) || ls.got("1") != text(20) {
 			t.Errorf("got %s\n%s", ls.got("0"), ls.got("1"))
 		}
@@ -40,6 +42,9 @@ func TestBatches(t *testing.T) {
 		}
 		if !slices.Contains(ls.states, stream.CaughtUp) {
 			t.Error("nobody said that the reader had caught up")
+		}
+		if !slices.Contains(ls.states, stream.Throttled) {
+			t.Error("nobody said that the reader was throttled")
 		}
 		r.stop()
 		for _, p := range []string{"0", "1", stream.MergerPartition} {
@@ -102,7 +107,8 @@ func TestMiddlewares(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	retry := middleware.Retry{MaxRetries: 3, InitialInterval: time.Second}
+	// A retry that takes hours must not hold the next claim up.
+	retry := middleware.Retry{MaxRetries: 3, InitialInterval: time.Hour, MaxInterval: time.Hour, Multiplier: 1}
 	for _, c := range []struct {
 		name       string
 		middleware message.HandlerMiddleware
@@ -152,6 +158,29 @@ func TestMiddlewares(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A middleware that fails by itself, before the handler sees the batch.
+func TestNackFromOutside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := consumertest.NewMemory(1, 10)
+		memory.Append(topic, "0", numbers(0, 100)...)
+		ls := newLanes()
+		var failed atomic.Int64
+		r := start(t, memory, consumers.Config{BatchRecords: 10}, ls.Handle, func(h message.HandlerFunc) message.HandlerFunc {
+			return func(m *message.Message) ([]*message.Message, error) {
+				if b, err := stream.BatchOf(m); err == nil && b.Next.Number == 50 && failed.Add(1) <= 3 {
+					return nil, errRefused
+				}
+				return h(m)
+			}
+		})
+		time.Sleep(time.Minute)
+		if ls.got("0") != text(100) || r.claims("0") != 4 || r.sub.Stats().Nacks < 3 {
+			t.Errorf("got %s, %d claims, %+v", ls.got("0"), r.claims("0"), r.sub.Stats())
+		}
+		r.stop()
+	})
 }
 
 // Middlewares that ack a batch before its lane has settled it: nothing that they ack is believed.

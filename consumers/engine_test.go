@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
 
 	"github.com/millstream/millstream/consumers"
@@ -23,9 +24,11 @@ type sink struct {
 	mu   sync.Mutex
 	rows map[stream.CheckpointID][]string
 	fail bool
+	slow time.Duration
 }
 
 func (s *sink) Deliver(_ context.Context, id stream.CheckpointID, rows []stream.Row) error {
+	time.Sleep(s.slow)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail {
@@ -110,11 +113,23 @@ func TestEngineUntil(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := consumertest.NewMemory(1, 10)
 		memory.Append(topic, "0", numbers(0, 5000)...)
-		s := &sink{}
+		s := &sink{slow: time.Second} // while it works the reader reads on
 		p := pipeline(s)
 		p.Until = time.Unix(500, 0)
-		r := start(t, memory, consumers.Config{BatchRecords: 7}, p.Handle)
+		late := 0
+		r := start(t, memory, consumers.Config{BatchRecords: 7}, p.Handle, func(h message.HandlerFunc) message.HandlerFunc {
+			return func(m *message.Message) ([]*message.Message, error) {
+				if b, _ := stream.BatchOf(m); b.Seq == 200 {
+					time.Sleep(time.Minute) // the lane has ended when this one comes
+					late++
+				}
+				return h(m)
+			}
+		})
 		<-r.ran
+		if late != 1 {
+			t.Error("no batch came late")
+		}
 		if n, sum := s.sum(); n != 500 || sum != 499*500/2 {
 			t.Errorf("%d rows, sum %d", n, sum)
 		}

@@ -189,6 +189,26 @@ func TestPlainContiguousAcks(t *testing.T) {
 	})
 }
 
+// A message that waits to be taken steps back behind one that was nacked meanwhile.
+func TestPlainNackedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory, logs := consumertest.NewMemory(1, 4), consumertest.NewLogs()
+		memory.Append(topic, "0", numbers(0, 10)...)
+		sub, messages := plainly(t, memory, logs, consumers.Config{MaxUnacked: 3, CloseTimeout: time.Second})
+		m := receive(t, messages, "0")
+		receive(t, messages, "1").Ack()
+		synctest.Wait() // "2" is offered
+		m.Nack()
+		synctest.Wait()
+		receive(t, messages, "0").Ack()
+		receive(t, messages, "2").Ack()
+		sub.Close()
+		if e := logs.Newest("0"); e.Position.Number != 3 {
+			t.Errorf("saved %+v", e)
+		}
+	})
+}
+
 // An ack that comes while the subscription drains still counts.
 func TestPlainDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
