@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -147,7 +148,10 @@ func (g *group) Run(ctx context.Context, src stream.Source, serve func(*stream.A
 			ready := true
 			g.ls.mu.Lock()
 			for _, parent := range p.Parents {
-				ready = ready && (g.ls.ended(parent) || len(g.ls.logs[parent]) == 0)
+				// A parent that is not listed any more has expired; one that nobody has claimed yet has not ended.
+				expired := len(g.ls.logs[parent]) == 0 &&
+					!slices.ContainsFunc(partitions, func(q stream.Partition) bool { return q.Name == parent })
+				ready = ready && (g.ls.ended(parent) || expired)
 			}
 			if p.Name != stream.MergerPartition {
 				all = all && g.ls.ended(p.Name)
