@@ -65,10 +65,11 @@ func (d *delivery) serve() error {
 	}
 }
 
-// gather adds what is there already to a small fetch; it never waits.
+// gather adds what is there already to a small fetch; it never waits. A fetch of an eighth of a batch
+// goes as it is: a message costs less than to move its records.
 func (d *delivery) gather(f fetched, fetches <-chan fetched) fetched {
 	size := bytesOf(f.Records)
-	for f.err == nil && f.End == nil && size < d.sub.cfg.BatchBytes && len(f.Records) < d.sub.cfg.BatchRecords {
+	for f.err == nil && f.End == nil && size < d.sub.cfg.BatchBytes/8 && len(f.Records) < d.sub.cfg.BatchRecords/8 {
 		select {
 		case more := <-fetches:
 			if more.err != nil {

@@ -132,7 +132,8 @@ func (s *Subscriber) Err() error {
 }
 
 // Batches returns the batch mode: every message carries a stream.Batch in its context, and is for
-// stream.Pipeline.Handle. It shares the Subscriber's Close.
+// stream.Pipeline.Handle. Its channel must be read until it is closed, as a router does: the batch
+// that ends an assignment comes last. It shares the Subscriber's Close.
 func (s *Subscriber) Batches() message.Subscriber { return batches{s} }
 
 type batches struct{ s *Subscriber }
