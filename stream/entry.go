@@ -3,6 +3,7 @@ package stream
 import (
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -174,6 +175,10 @@ func (p Plan) Changed(now Plan) string {
 	for _, q := range []Plan{p, now} {
 		for _, s := range q {
 			if a, b := value(p, s.Name), value(now, s.Name); a != b {
+				// Windows of one kind differ in their size alone: tumbling:1m → tumbling:5m.
+				if kind, size, ok := strings.Cut(a, ":"); ok && s.Name == "--window" && strings.HasPrefix(b, kind+":") {
+					a, b = size, b[len(kind)+1:]
+				}
 				return fmt.Sprintf("%s changed (%s → %s)", s.Name, show(a), show(b))
 			}
 		}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/millstream/millstream/consumers"
+	"github.com/millstream/millstream/service"
+	"github.com/millstream/millstream/stream"
+)
+
+// benchEngine runs every workload and prints its result.
+func benchEngine(ctx context.Context, events int, print func(result)) error {
+	ysb := generateYSB(events, 1000, 4, 1)
+	best := 0.0
+	for range 3 {
+		cpu, _ := measure(func() error { scannerLoop(ysb); return nil })
+		best = max(best, float64(events)/cpu.Seconds())
+	}
+	print(result{Workload: "scanner", Bare: best})
+	if err := compareEngine(ctx, "ysb-1k", ysb, print); err != nil {
+		return err
+	}
+	return compareEngine(ctx, "ysb-100k", generateYSB(events, 100_000, 4, 2), print)
+}
+
+// compareEngine measures bare loop and engine in turn, three times, and prints the medians.
+func compareEngine(ctx context.Context, name string, e *ysbEvents, print func(result)) error {
+	var bare, engine, allocs []float64
+	verdict := "exact"
+	for range 3 {
+		var counts map[ysbKey]int64
+		cpu, err := measure(func() (err error) { counts, err = bareLoop(e); return err })
+		if err != nil {
+			return err
+		}
+		if err := sameCounts(counts, e.exact); err != nil {
+			return fmt.Errorf("%s: bare loop: %w", name, err)
+		}
+		bare = append(bare, float64(e.count)/cpu.Seconds())
+
+		dir, err := os.MkdirTemp("", "millstream-bench-")
+		if err != nil {
+			return err
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		cpu, err = measure(func() error { return runEngine(ctx, e, dir) })
+		runtime.ReadMemStats(&after)
+		if err != nil {
+			return err
+		}
+		rows, err := readRows(filepath.Join(dir, "rows"))
+		os.RemoveAll(dir)
+		if err != nil {
+			return err
+		}
+		if err := sameCounts(rows, e.exact); err != nil {
+			verdict = "wrong: " + err.Error()
+		}
+		engine = append(engine, float64(e.count)/cpu.Seconds())
+		allocs = append(allocs, float64(after.Mallocs-before.Mallocs)/float64(e.count))
+	}
+	b, g := median(bare), median(engine)
+	print(result{Workload: name, Bare: b, Engine: g, Ratio: g / b, Allocs: median(allocs), Result: verdict})
+	if verdict != "exact" {
+		return errors.New(name + ": " + verdict)
+	}
+	return nil
+}
+
+// runEngine runs the query through the whole service, told by flags; its rows go below dir.
+func runEngine(ctx context.Context, e *ysbEvents, dir string) error {
+	s := &service.QuerySettings{}
+	f := pflag.NewFlagSet("bench", pflag.ContinueOnError)
+	s.Register(f)
+	err := f.Parse([]string{"--where", `event_type == "view"`, "--key", "ad_id", "--time", "event_time",
+		"--window", "tumbling:10s", "--aggregate", "count() as n", "--out-of-order", "100ms",
+		"--sink", filepath.Join(dir, "rows"), "--dead-letter", filepath.Join(dir, "dead"), "--late", "drop",
+		"--checkpoint", "mem:", "--checkpoint-every", "1s", "--until-end", "--http", ""})
+	if err != nil {
+		return err
+	}
+	s.Driver = &memorySource{partitions: e.partitions}
+	return service.RunQuery(ctx, s, io.Discard)
+}
+
+// readRows sums the rows of a folder's files.
+func readRows(dir string) (map[ysbKey]int64, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*.ndjson"))
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[ysbKey]int64)
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		for line := range bytes.Lines(data) {
+			var row struct {
+				Start time.Time `json:"window_start"`
+				Ad    string    `json:"ad_id"`
+				N     int64     `json:"n"`
+			}
+			if err := json.Unmarshal(line, &row); err != nil {
+				return nil, err
+			}
+			counts[ysbKey{row.Start.UnixMilli(), row.Ad}] += row.N
+		}
+	}
+	return counts, nil
+}
+
+func sameCounts(got, want map[ysbKey]int64) error {
+	if len(got) != len(want) {
+		return fmt.Errorf("%d rows instead of %d", len(got), len(want))
+	}
+	for k, n := range want {
+		if got[k] != n {
+			return fmt.Errorf("window %d, ad %s: %d instead of %d", k.window, k.ad, got[k], n)
+		}
+	}
+	return nil
+}
+
+// measure returns the CPU time that f used, in all threads, by the operating system's account.
+func measure(f func() error) (time.Duration, error) {
+	runtime.GC()
+	before := cpuTime()
+	err := f()
+	return cpuTime() - before, err
+}
+
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err) // cannot fail for RUSAGE_SELF
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	return v[len(v)/2]
+}
+
+// memorySource serves records that are in memory already, 2,000 a fetch.
+type memorySource struct{ partitions [][][]byte }
+
+func (m *memorySource) Identity() string                    { return "memory" }
+func (m *memorySource) Close() error                        { return nil }
+func (m *memorySource) Tip(context.Context) (string, error) { return "end", nil }
+
+func (m *memorySource) Partitions(context.Context) ([]stream.Partition, error) {
+	var ps []stream.Partition
+	for i := range m.partitions {
+		ps = append(ps, stream.Partition{Name: strconv.Itoa(i)})
+	}
+	return ps, nil
+}
+
+func (m *memorySource) Open(_ context.Context, partition string, from stream.Position, _ string) (consumers.Reader, error) {
+	i, err := strconv.Atoi(strings.TrimSpace(partition))
+	if err != nil {
+		return nil, err
+	}
+	return &memoryReader{records: m.partitions[i], at: int(from.Number)}, nil
+}
+
+type memoryReader struct {
+	records [][]byte
+	at      int
+}
+
+func (r *memoryReader) Read(context.Context) (consumers.Fetch, error) {
+	n := min(2000, len(r.records)-r.at)
+	f := consumers.Fetch{Records: make([]stream.Record, n)}
+	for i := range f.Records {
+		r.at++
+		f.Records[i] = stream.Record{Data: r.records[r.at-1], Position: stream.Position{Number: int64(r.at)}}
+	}
+	f.Next = stream.Position{Number: int64(r.at)}
+	if r.at == len(r.records) {
+		f.End = &stream.PartitionEnd{}
+	}
+	return f, nil
+}
+
+func (r *memoryReader) Close() error { return nil }

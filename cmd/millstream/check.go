@@ -1,0 +1,25 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/millstream/millstream/service"
+)
+
+func checkCommand() *cobra.Command {
+	s := &service.QuerySettings{}
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Try everything a run with these flags needs; print the guarantee and the access it takes",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			q, err := s.Compile()
+			if err != nil {
+				return err
+			}
+			return service.Check(cmd.Context(), &s.Settings, q.Pipeline().Plan(), q.Columns(), cmd.OutOrStdout())
+		},
+	}
+	s.Register(cmd.Flags())
+	return cmd
+}

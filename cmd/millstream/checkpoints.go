@@ -1,0 +1,119 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/millstream/millstream/service"
+	"github.com/millstream/millstream/stream"
+)
+
+func checkpointsCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "checkpoints", Short: "Look at the saved state, or start again: list, show, reset"}
+	cmd.AddCommand(checkpointsList(), checkpointsShow(), checkpointsReset())
+	return cmd
+}
+
+// storeCommand makes a command on one pipeline's saved state.
+func storeCommand(use, short string, args cobra.PositionalArgs, run func(cmd *cobra.Command, s *service.StoreSettings, args []string) error) *cobra.Command {
+	s := &service.StoreSettings{}
+	cmd := &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
+		if err := s.Load(); err != nil {
+			return err
+		}
+		return run(cmd, s, args)
+	}}
+	s.Register(cmd.Flags())
+	return cmd
+}
+
+func checkpointsList() *cobra.Command {
+	return storeCommand("list", "One line a partition: owner, newest entry, position, watermark", cobra.NoArgs,
+		func(cmd *cobra.Command, s *service.StoreSettings, _ []string) error {
+			store, done, err := s.Open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer done()
+			states, err := store.List(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if len(states) == 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "pipeline %q has no saved state in %s\n", s.Name, s.Checkpoint)
+				return nil
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "PARTITION\tNEWEST\tKIND\tOWNER\tPOSITION\tWATERMARK\tRECORDS IN")
+			for _, p := range states {
+				position, watermark, records := "-", "-", "-"
+				if b := p.Saved; b != nil {
+					if p.Partition != stream.MergerPartition && b.Position != (stream.Position{}) {
+						position = b.Position.String()
+					}
+					watermark, records = b.Watermark.String(), strconv.FormatInt(b.Ledger.RecordsIn, 10)
+					if b.Idle {
+						watermark += " (idle)"
+					}
+				}
+				owner := "-"
+				if p.Kind == stream.KindClaim || p.Kind == stream.KindCheckpoint {
+					owner = p.Owner
+				}
+				fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", p.Partition, p.Newest, p.Kind, owner, position, watermark, records)
+			}
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			if e := states[0].Saved; e != nil && e.Merger != nil && e.Kind != stream.KindEnd && e.Merger.HeldBy != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "\nwindows up to %s are out; the next wait for %s, since %s\n", e.Merger.Frontier, e.Merger.HeldBy,
+					e.Merger.HeldSince.UTC().Format(time.RFC3339))
+			}
+			return nil
+		})
+}
+
+func checkpointsShow() *cobra.Command {
+	return storeCommand("show PARTITION [NUMBER]", "One entry of a log, the newest by default", cobra.RangeArgs(1, 2),
+		func(cmd *cobra.Command, s *service.StoreSettings, args []string) error {
+			var n uint64
+			if len(args) == 2 {
+				var err error
+				if n, err = strconv.ParseUint(args[1], 10, 64); err != nil || n == 0 {
+					return &service.SettingError{Setting: "NUMBER", Problem: args[1] + " is not the number of an entry"}
+				}
+			}
+			store, done, err := s.Open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer done()
+			e, err := store.Show(cmd.Context(), args[0], n)
+			if err != nil {
+				return err
+			}
+			return service.PrintEntry(cmd.OutOrStdout(), e)
+		})
+}
+
+func checkpointsReset() *cobra.Command {
+	return storeCommand("reset", "Start the whole pipeline again from its source's start", cobra.NoArgs,
+		func(cmd *cobra.Command, s *service.StoreSettings, _ []string) error {
+			store, done, err := s.Open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer done()
+			reset, err := store.Reset(cmd.Context())
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "pipeline %q: %d logs reset. The next run reads from the source's start.\n"+
+				"Rows that were delivered before come again under new names: to every --sink of that run. Empty those first, or use new ones.\n", s.Name, len(reset))
+			return nil
+		})
+}

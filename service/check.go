@@ -1,0 +1,162 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/millstream/millstream/bucket"
+	"github.com/millstream/millstream/stream"
+)
+
+// Check tries everything that a run with these settings needs, and says which guarantee they mean
+// and which access they take. It reads and writes no record. columns are those of a result row.
+func Check(ctx context.Context, s *Settings, plan stream.Plan, columns []string, out io.Writer) error {
+	logger := slog.New(slog.DiscardHandler)
+	if len(s.Sinks) == 0 {
+		return settingf("--sink", "is missing: results would go nowhere. Try --sink stdout: or --sink ./out")
+	}
+	w, err := open(ctx, s, func() stream.Plan { return plan }, logger)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	line := func(what, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", what, fmt.Sprintf(format, args...)) }
+
+	partitions, err := w.source.Partitions(ctx)
+	if err != nil {
+		return settingf("--source", "%v", err)
+	}
+	line("source", "%s: readable, %s", w.source.Identity(), count(len(partitions), "partition"))
+	line("checkpoint", "%s: lists, reads back what it writes, and creates only if absent (8 writers raced for 16 names)", w.bucket.URL())
+	entries, err := w.store.List(ctx)
+	if err != nil {
+		return err
+	}
+	if len(entries) == 0 {
+		line("", "pipeline %q has no state yet: it starts at the source's start", s.Name)
+	} else {
+		line("", "pipeline %q has state: it goes on where it was (millstream checkpoints list)", s.Name)
+	}
+	for _, raw := range s.Sinks {
+		if err := checkSink(ctx, "--sink", raw); err != nil {
+			return err
+		}
+		line("sink", "%s: %s", raw, s.guarantee(raw))
+	}
+	dead := s.DeadLetter
+	if dead == "" {
+		dead = "dead-letter/ in the pipeline's folder"
+	} else if err := checkSink(ctx, "--dead-letter", dead); err != nil {
+		return err
+	}
+	line("dead letter", "%s", dead)
+	line("rows", "%s", strings.Join(columns, ", "))
+	for i, a := range s.access() {
+		label := ""
+		if i == 0 {
+			label = "access"
+		}
+		line(label, "%s", a)
+	}
+	return t.Flush()
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// checkSink makes sure that a bucket sink keeps its promise: a name is written once.
+func checkSink(ctx context.Context, setting, raw string) error {
+	l, err := parseLocation(setting, raw)
+	if err != nil {
+		return err
+	}
+	switch l.scheme {
+	case "file", "s3", "gs", "azblob":
+		b, err := openBucket(ctx, setting, dropParam(raw, "format"))
+		if err != nil {
+			return err
+		}
+		defer b.Close()
+		if err := bucket.Check(ctx, b); err != nil {
+			return settingf(setting, "%v", err)
+		}
+	}
+	return nil
+}
+
+// guarantee words what a sink can honestly promise behind this source and this checkpoint store.
+func (s *Settings) guarantee(sink string) string {
+	l, err := parseLocation("--sink", sink)
+	if err != nil {
+		return err.Error()
+	}
+	source, err := parseLocation("--source", s.Source)
+	switch {
+	case err == nil && source.scheme == "stdin":
+		return "at most once after a crash: what was read from a pipe and not yet saved cannot be read again. Use a file to be able to resume"
+	case strings.HasPrefix(s.Checkpoint, "mem:"):
+		return "exactly once while the process lives; after a restart everything is read and delivered again, because --checkpoint mem: forgets. Name a folder or a bucket to resume"
+	}
+	switch l.scheme {
+	case "file", "s3", "gs", "azblob":
+		return "exactly once: a file is named after its checkpoint and created only if absent, so a repeated delivery finds its name taken. Readers ignore names starting with _ or ."
+	case "kinesis":
+		return "at least once: a crash between sending and the next checkpoint sends rows again. Every row carries _id, the same each time: deduplicate by it"
+	case "stdout":
+		return "at least once: a crash between printing and the next checkpoint prints rows again"
+	}
+	return "unknown"
+}
+
+// access lists the permissions that these settings need, least privilege.
+func (s *Settings) access() []string {
+	var lines []string
+	add := func(setting, raw string, read bool) {
+		l, err := parseLocation(setting, raw)
+		if err != nil {
+			return
+		}
+		name, _, _ := strings.Cut(l.rest, "/")
+		switch l.scheme {
+		case "kinesis":
+			if read {
+				lines = append(lines, "kinesis:ListShards, kinesis:GetShardIterator, kinesis:GetRecords on stream "+l.rest)
+			} else {
+				lines = append(lines, "kinesis:PutRecords on stream "+l.rest)
+			}
+		case "s3":
+			lines = append(lines, "s3:PutObject, s3:GetObject, s3:DeleteObject on "+l.rest+"/*, s3:ListBucket on "+name)
+		case "gs":
+			lines = append(lines, "storage.objects.create, get, list, delete on "+l.rest)
+		case "azblob":
+			lines = append(lines, "Storage Blob Data Contributor on container "+name)
+		case "file":
+			if read {
+				lines = append(lines, "read "+absolute(strings.TrimPrefix(l.rest, "//")))
+			} else {
+				lines = append(lines, "read and write "+absolute(strings.TrimPrefix(l.rest, "//")))
+			}
+		}
+	}
+	add("--source", s.Source, true)
+	add("--checkpoint", s.Checkpoint, false)
+	for _, sink := range s.Sinks {
+		add("--sink", sink, false)
+	}
+	if s.DeadLetter != "" {
+		add("--dead-letter", s.DeadLetter, false)
+	}
+	return lines
+}

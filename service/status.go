@@ -1,0 +1,123 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/millstream/millstream/stream"
+)
+
+// StatusReport is what /status answers: this instance's view, as of now.
+type StatusReport struct {
+	Name        string            `json:"name"`
+	RecordsIn   int64             `json:"records_in"` // of the partitions owned here, across restarts
+	Frontier    time.Time         `json:"frontier,omitzero"`
+	HeldBy      string            `json:"held_by,omitempty"` // the partition that holds the frontier back
+	HeldSince   time.Time         `json:"held_since,omitzero"`
+	OpenWindows int               `json:"open_windows"`
+	Partitions  []PartitionStatus `json:"partitions"`
+}
+
+// PartitionStatus is one partition owned by this instance.
+type PartitionStatus struct {
+	Partition string `json:"partition"`
+	Claim     uint64 `json:"claim"`
+	stream.Status
+}
+
+// watchedGroup remembers the assignments that its group is serving.
+type watchedGroup struct {
+	stream.Group
+	mu   sync.Mutex
+	live map[*stream.Assignment]bool
+}
+
+func (g *watchedGroup) Run(ctx context.Context, src stream.Source, serve func(*stream.Assignment) error) error {
+	return g.Group.Run(ctx, src, func(a *stream.Assignment) error {
+		g.mu.Lock()
+		if g.live == nil {
+			g.live = make(map[*stream.Assignment]bool)
+		}
+		g.live[a] = true
+		g.mu.Unlock()
+		defer func() {
+			g.mu.Lock()
+			delete(g.live, a)
+			g.mu.Unlock()
+		}()
+		return serve(a)
+	})
+}
+
+// report gathers the status of everything that is served now.
+func (g *watchedGroup) report(ctx context.Context, name string) StatusReport {
+	g.mu.Lock()
+	var as []*stream.Assignment
+	for a := range g.live {
+		as = append(as, a)
+	}
+	g.mu.Unlock()
+	slices.SortFunc(as, func(a, b *stream.Assignment) int { return strings.Compare(a.Partition, b.Partition) })
+	r := StatusReport{Name: name, Partitions: []PartitionStatus{}}
+	for i, a := range as {
+		s := a.Status()
+		if s == nil {
+			s = &stream.Status{Watermark: a.Start}
+		}
+		r.Partitions = append(r.Partitions, PartitionStatus{a.Partition, a.Claim, *s})
+		r.OpenWindows = max(r.OpenWindows, s.OpenWindows)
+		r.RecordsIn += s.RecordsIn
+		if i > 0 {
+			continue
+		}
+		if f := a.Log.Frontier(); f.Finite() {
+			r.Frontier = f.Time()
+		}
+		if e, err := a.Log.Newest(ctx, stream.MergerPartition); err == nil && e != nil && e.Merger != nil {
+			r.HeldBy, r.HeldSince = e.Merger.HeldBy, e.Merger.HeldSince
+		}
+	}
+	return r
+}
+
+// serveHTTP answers /healthz and /status until ctx is done. An address that is taken is an error only
+// if the user asked for it: two pipelines on one machine both have the default.
+func serveHTTP(ctx context.Context, s *Settings, g *watchedGroup, logger *slog.Logger) error {
+	if s.HTTP == "" {
+		return nil
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", s.HTTP)
+	if err != nil {
+		if s.set("http") {
+			return settingf("--http", "%v: choose another address, or '' for none", err)
+		}
+		logger.Info("no health and status page: the default address is taken", "address", s.HTTP)
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		_ = enc.Encode(g.report(r.Context(), s.Name)) // the client has gone; there is nobody to tell
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			logger.Error("health and status page", "error", err)
+		}
+	}()
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	return nil
+}

@@ -1,0 +1,211 @@
+package service
+
+import (
+	"context"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/millstream/millstream/bucket"
+	"github.com/millstream/millstream/consumers"
+	"github.com/millstream/millstream/consumers/file"
+	"github.com/millstream/millstream/consumers/kinesis"
+	"github.com/millstream/millstream/sinks/blob"
+	kinesissink "github.com/millstream/millstream/sinks/kinesis"
+	"github.com/millstream/millstream/sinks/stdout"
+	"github.com/millstream/millstream/stream"
+)
+
+// location is a URL of ours, split by hand: stream ARNs and endpoints in parameters are not always
+// URLs by the book.
+type location struct {
+	setting string // the flag it came from
+	raw     string
+	scheme  string // "file" for a plain path
+	rest    string // between scheme and parameters
+	params  url.Values
+}
+
+func parseLocation(setting, raw string) (location, error) {
+	l := location{setting: setting, raw: raw, params: url.Values{}}
+	switch raw {
+	case "":
+		return l, settingf(setting, "is missing: give a URL or a path")
+	case "-":
+		l.scheme = "stdin"
+		return l, nil
+	}
+	scheme, rest, found := strings.Cut(raw, ":")
+	if !found || strings.ContainsAny(scheme, `/\.`) || len(scheme) < 2 {
+		l.scheme, l.rest = "file", raw
+		return l, nil
+	}
+	l.scheme = scheme
+	rest, query, _ := strings.Cut(rest, "?")
+	l.rest = strings.TrimPrefix(rest, "//")
+	params, err := url.ParseQuery(query)
+	if err != nil {
+		return l, settingf(setting, "%s: %v", raw, err)
+	}
+	l.params = params
+	return l, nil
+}
+
+// only refuses parameters that the driver does not know.
+func (l location) only(known ...string) error {
+	for name, values := range l.params {
+		if !slices.Contains(known, name) {
+			return settingf(l.setting, "%s: has no parameter %s%s", l.raw, name, suggest(name, known))
+		}
+		if len(values) > 1 {
+			return settingf(l.setting, "%s: parameter %s is given twice", l.raw, name)
+		}
+	}
+	return nil
+}
+
+var schemes = map[string][]string{
+	"--source":      {"file", "stdin", "kinesis"},
+	"--sink":        {"file", "stdout", "kinesis", "s3", "gs", "azblob"},
+	"--dead-letter": {"file", "stdout", "kinesis", "s3", "gs", "azblob"},
+}
+
+func (l location) unknown() error {
+	known := slices.Clone(schemes[l.setting])
+	hint := suggest(l.scheme, known)
+	if hint == "" {
+		hint = ": it is one of " + strings.Join(known, ", ")
+	}
+	return settingf(l.setting, "%s: unknown kind %s%s", l.raw, l.scheme, hint)
+}
+
+// openedSource is a source with what its kind implies.
+type openedSource struct {
+	consumers.Source
+	network    bool          // its records are lost to a container that forgets its position
+	outOfOrder time.Duration // default bound
+}
+
+// openSource is the one switch from URLs to source drivers.
+func openSource(ctx context.Context, s *Settings, logger *slog.Logger) (openedSource, error) {
+	if s.Driver != nil {
+		return openedSource{Source: s.Driver}, nil
+	}
+	l, err := parseLocation("--source", s.Source)
+	if err != nil {
+		return openedSource{}, err
+	}
+	switch l.scheme {
+	case "file", "stdin":
+		o, err := file.Parse(s.Source)
+		if err != nil {
+			return openedSource{}, settingf("--source", "%s", strings.TrimPrefix(err.Error(), "source "))
+		}
+		o.UntilEnd = s.UntilEnd
+		src, err := file.New(o)
+		if err != nil {
+			return openedSource{}, settingf("--source", "%s", strings.TrimPrefix(err.Error(), "source "))
+		}
+		return openedSource{Source: src}, nil
+	case "kinesis":
+		if err := l.only("region", "endpoint", "start"); err != nil {
+			return openedSource{}, err
+		}
+		src, err := kinesis.New(ctx, kinesis.Options{Stream: l.rest, Region: l.params.Get("region"), Endpoint: l.params.Get("endpoint"),
+			Start: l.params.Get("start"), UntilEnd: s.UntilEnd, Logger: logger})
+		if err != nil {
+			return openedSource{}, settingf("--source", "%v", err)
+		}
+		return openedSource{Source: src, network: true, outOfOrder: 5 * time.Second}, nil
+	}
+	return openedSource{}, l.unknown()
+}
+
+// openedSink is a sink and what it has to close.
+type openedSink struct {
+	stream.Sink
+	close func() error
+}
+
+// openSink is the one switch from URLs to sink drivers.
+func openSink(ctx context.Context, setting, raw string, logger *slog.Logger) (openedSink, error) {
+	l, err := parseLocation(setting, raw)
+	if err != nil {
+		return openedSink{}, err
+	}
+	switch l.scheme {
+	case "file", "s3", "gs", "azblob":
+		if f := l.params.Get("format"); f != "" && f != "ndjson" {
+			return openedSink{}, settingf(setting, "%s: this version writes format=ndjson only", raw)
+		}
+		for _, later := range []string{"compression", "path", "roll", "roll-size", "schema"} {
+			if l.params.Has(later) {
+				return openedSink{}, settingf(setting, "%s: this version has no parameter %s", raw, later)
+			}
+		}
+		b, err := openBucket(ctx, setting, dropParam(raw, "format"))
+		if err != nil {
+			return openedSink{}, err
+		}
+		sink, err := blob.New(b, "")
+		return openedSink{sink, b.Close}, err
+	case "stdout":
+		if err := l.only(); err != nil {
+			return openedSink{}, err
+		}
+		return openedSink{stdout.New(os.Stdout), nil}, nil
+	case "kinesis":
+		if err := l.only("region", "endpoint"); err != nil {
+			return openedSink{}, err
+		}
+		sink, err := kinesissink.New(ctx, kinesissink.Options{Stream: l.rest, Region: l.params.Get("region"), Endpoint: l.params.Get("endpoint"), Logger: logger})
+		if err != nil {
+			return openedSink{}, settingf(setting, "%v", err)
+		}
+		return openedSink{sink, nil}, nil
+	}
+	return openedSink{}, l.unknown()
+}
+
+// dropParam removes a parameter that is ours from a URL that goes on to a bucket.
+func dropParam(raw, name string) string {
+	base, query, found := strings.Cut(raw, "?")
+	if !found {
+		return raw
+	}
+	params, err := url.ParseQuery(query)
+	if err != nil {
+		return raw
+	}
+	params.Del(name)
+	if len(params) == 0 {
+		return base
+	}
+	return base + "?" + params.Encode()
+}
+
+func openBucket(ctx context.Context, setting, raw string) (bucket.Bucket, error) {
+	b, err := bucket.Open(ctx, raw)
+	if err != nil {
+		return nil, settingf(setting, "%v", err)
+	}
+	return b, nil
+}
+
+// isLocal reports whether a checkpoint URL is a folder of this machine.
+func isLocal(raw string) bool {
+	l, err := parseLocation("--checkpoint", raw)
+	return err == nil && l.scheme == "file"
+}
+
+// absolute makes a path independent of the working directory, for messages.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
