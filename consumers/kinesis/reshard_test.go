@@ -101,7 +101,7 @@ func (d *delivered) Deliver(_ context.Context, id stream.CheckpointID, rows []st
 // reshard writes plain records and aggregates, reshards and disturbs meanwhile, and returns what is
 // wrong with what the sink saw.
 func (b *bed) reshard(live bool, wrap func(*Source) consumers.Source) error {
-	const keys, each = 16, 250
+	const keys, each = 8, 250
 	sink := &delivered{ids: make(map[stream.CheckpointID]bool), keys: make(map[string][]int), full: make(chan struct{}), want: keys * each}
 	type numbered struct {
 		key string
