@@ -1,65 +1,51 @@
 package main
 
 import (
-	"bytes"
 	"strconv"
 	"strings"
 
 	"github.com/millstream/millstream/query/fields"
 )
 
-// quoteScan finds ad_id, event_type and event_time in any key order by looking only at quotes. It
-// validates nothing and knows no escapes: the fastest honest reading of such a record in plain Go, and
-// the measure that the decoder is held against.
+// quoteScan finds ad_id, event_type and event_time in any key order by looking at nothing but quotes.
+// It validates nothing and knows no escapes: the fastest plain reading of such a record, and the
+// measure that the decoder is held against.
 func quoteScan(b []byte, ad, kind, at *[]byte) {
-	for {
-		i := bytes.IndexByte(b, '"')
-		if i < 0 {
-			return
+	var quotes [4]int
+	n := 0
+	for i, c := range b {
+		if c != '"' {
+			continue
 		}
-		b = b[i+1:]
-		i = bytes.IndexByte(b, '"')
-		if i < 0 {
-			return
+		quotes[n] = i
+		if n++; n < 4 {
+			continue
 		}
-		key := b[:i]
-		b = b[i+1:]
-		if i = bytes.IndexByte(b, '"'); i < 0 {
-			return
-		}
-		b = b[i+1:]
-		if i = bytes.IndexByte(b, '"'); i < 0 {
-			return
-		}
-		switch string(key) {
+		n = 0
+		value := b[quotes[2]+1 : quotes[3]]
+		switch string(b[quotes[0]+1 : quotes[1]]) {
 		case "ad_id":
-			*ad = b[:i]
+			*ad = value
 		case "event_type":
-			*kind = b[:i]
+			*kind = value
 		case "event_time":
-			*at = b[:i]
+			*at = value
 		}
-		b = b[i+1:]
 	}
 }
 
 // scannerLoop is the whole query in a bare loop on quoteScan: parse, keep views, look the ad's
 // campaign up among the ads, count by campaign and window.
-func scannerLoop(e *ysbEvents) int64 {
+func scannerLoop(e *ysbEvents) map[int64][]int64 {
 	campaign := make(map[string]int, len(e.ads))
 	for i, ad := range e.ads {
 		campaign[ad] = i / 10
 	}
-	type key struct {
-		window   int64
-		campaign int
-	}
-	counts := make(map[key]int64)
+	windows := make(map[int64][]int64)
 	var ad, kind, at []byte
-	var total int64
 	for _, p := range e.partitions {
-		for _, r := range p {
-			quoteScan(r, &ad, &kind, &at)
+		for i := range p {
+			quoteScan(p[i].Data, &ad, &kind, &at)
 			if string(kind) != "view" {
 				continue
 			}
@@ -67,11 +53,15 @@ func scannerLoop(e *ysbEvents) int64 {
 			for _, c := range at {
 				ms = ms*10 + int64(c-'0')
 			}
-			counts[key{ms - ms%ysbWindow, campaign[string(ad)]}]++
-			total++
+			counts := windows[ms-ms%ysbWindow]
+			if counts == nil {
+				counts = make([]int64, len(e.ads)/10+1)
+				windows[ms-ms%ysbWindow] = counts
+			}
+			counts[campaign[string(ad)]]++
 		}
 	}
-	return total
+	return windows
 }
 
 // bareLoop is the engine's query on the engine's decoder, without the engine: one goroutine, one
@@ -86,8 +76,8 @@ func bareLoop(e *ysbEvents) (map[ysbKey]int64, error) {
 	windows := make(map[int64]map[string]*int64)
 	for _, p := range e.partitions {
 		var watermark int64
-		for _, r := range p {
-			if err := scanner.Scan(r, values); err != nil {
+		for i := range p {
+			if err := scanner.Scan(p[i].Data, values); err != nil {
 				return nil, err
 			}
 			ms, err := strconv.ParseInt(values[2].Raw, 10, 64)

@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -160,7 +159,7 @@ func median(v []float64) float64 {
 }
 
 // memorySource serves records that are in memory already, 2,000 a fetch.
-type memorySource struct{ partitions [][][]byte }
+type memorySource struct{ partitions [][]stream.Record }
 
 func (m *memorySource) Identity() string                    { return "memory" }
 func (m *memorySource) Close() error                        { return nil }
@@ -175,27 +174,23 @@ func (m *memorySource) Partitions(context.Context) ([]stream.Partition, error) {
 }
 
 func (m *memorySource) Open(_ context.Context, partition string, from stream.Position, _ string) (consumers.Reader, error) {
-	i, err := strconv.Atoi(strings.TrimSpace(partition))
+	i, err := strconv.Atoi(partition)
 	if err != nil {
 		return nil, err
 	}
-	return &memoryReader{records: m.partitions[i], at: int(from.Number)}, nil
+	return &memoryReader{records: m.partitions[i][from.Number:]}, nil
 }
 
-type memoryReader struct {
-	records [][]byte
-	at      int
-}
+type memoryReader struct{ records []stream.Record }
 
 func (r *memoryReader) Read(context.Context) (consumers.Fetch, error) {
-	n := min(2000, len(r.records)-r.at)
-	f := consumers.Fetch{Records: make([]stream.Record, n)}
-	for i := range f.Records {
-		r.at++
-		f.Records[i] = stream.Record{Data: r.records[r.at-1], Position: stream.Position{Number: int64(r.at)}}
+	n := min(2000, len(r.records))
+	f := consumers.Fetch{Records: r.records[:n:n]}
+	r.records = r.records[n:]
+	if n > 0 {
+		f.Next = f.Records[n-1].Position
 	}
-	f.Next = stream.Position{Number: int64(r.at)}
-	if r.at == len(r.records) {
+	if len(r.records) == 0 {
 		f.End = &stream.PartitionEnd{}
 	}
 	return f, nil

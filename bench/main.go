@@ -50,7 +50,7 @@ type result struct {
 	Bare     float64 `json:"bare_events_per_core_second"`
 	Engine   float64 `json:"engine_events_per_core_second,omitempty"`
 	Ratio    float64 `json:"ratio,omitempty"`
-	Allocs   float64 `json:"allocs_per_event"`
+	Allocs   float64 `json:"allocs_per_event,omitempty"`
 	Result   string  `json:"result,omitempty"`
 }
 

@@ -5,13 +5,15 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"time"
+
+	"github.com/millstream/millstream/stream"
 )
 
 // ysbEvents are events shaped like the Yahoo Streaming Benchmark's (yahoo/streaming-benchmarks,
 // data/src/setup/core.clj): seven string fields in 254 bytes, ads and types shuffled, times skewed by
 // up to 50 ms, one in 100,000 late by up to 60 s.
 type ysbEvents struct {
-	partitions [][][]byte // records by partition
+	partitions [][]stream.Record
 	count      int
 	// exact counts of viewed ads by window start (ms) and ad, by the rules of lateness applied to
 	// each partition in order, computed while generating.
@@ -37,7 +39,7 @@ func generateYSB(count, ads, partitions int, seed uint64) *ysbEvents {
 		a, b := r.Uint64(), r.Uint64()
 		return fmt.Sprintf("%08x-%04x-%04x-%04x-%012x", uint32(a), uint16(a>>32), uint16(a>>48), uint16(b), b>>16)
 	}
-	e := &ysbEvents{partitions: make([][][]byte, partitions), count: count, exact: make(map[ysbKey]int64), ads: make([]string, ads)}
+	e := &ysbEvents{partitions: make([][]stream.Record, partitions), count: count, exact: make(map[ysbKey]int64), ads: make([]string, ads)}
 	for i := range e.ads {
 		e.ads[i] = uuid()
 	}
@@ -77,7 +79,8 @@ func generateYSB(count, ads, partitions int, seed uint64) *ysbEvents {
 			arena = append(arena, '0')
 		}
 		arena = append(arena, `"}`...)
-		e.partitions[p] = append(e.partitions[p], arena[begin:len(arena):len(arena)])
+		e.partitions[p] = append(e.partitions[p], stream.Record{Data: arena[begin:len(arena):len(arena)],
+			Position: stream.Position{Number: int64(len(e.partitions[p]) + 1)}})
 
 		window := at - at%ysbWindow
 		if kind == "view" && window+ysbWindow > watermark[p] {
