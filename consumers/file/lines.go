@@ -49,6 +49,7 @@ type lines struct {
 
 	skip  int64  // > 0: bytes seen of a line that is too long
 	head  []byte // its beginning
+	cr    bool   // the last of those bytes is a CR
 	short bool   // the input had no more at the last read
 	state stream.ReaderState
 	most  int // records of the largest fetch lately: the next one's capacity
@@ -157,11 +158,11 @@ func (l *lines) record(line []byte) stream.Record {
 // oversize ends a line that was too long for the buffer; rest is what came last of it.
 func (l *lines) oversize(rest []byte) stream.Record {
 	length := l.skip + int64(len(rest))
-	if len(rest) > 0 && rest[len(rest)-1] == '\r' {
+	if len(rest) > 0 && rest[len(rest)-1] == '\r' || len(rest) == 0 && l.cr {
 		length--
 	}
-	r := stream.Record{Data: l.head, Position: stream.Position{Number: l.at}, Oversize: length}
-	l.skip, l.head = 0, nil
+	r := stream.Record{Data: l.head[:min(int64(len(l.head)), length)], Position: stream.Position{Number: l.at}, Oversize: length}
+	l.skip, l.head, l.cr = 0, nil, false
 	return r
 }
 
@@ -172,6 +173,9 @@ func (l *lines) fill(ctx context.Context) (int, error) {
 			l.head = bytes.Clone(l.buf[l.from : l.from+min(OversizeKept, l.to-l.from)])
 		}
 		// What is skipped belongs to no record: its place is used again.
+		if l.to > l.from {
+			l.cr = l.buf[l.to-1] == '\r'
+		}
 		l.skip += int64(l.to - l.from)
 		l.to = l.from
 		if l.from > 0 || len(l.buf) > bufferSize {
