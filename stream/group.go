@@ -27,7 +27,7 @@ type Source interface {
 	// included. Order does not matter.
 	Partitions(ctx context.Context) ([]Partition, error)
 	// Tip returns an opaque mark of the source's end now, kept in the merger's first entry and
-	// handed to every reader (Assignment.Tip). Empty means unbounded: reading never ends by itself.
+	// handed to every reader (Assignment.Tip). Only the source reads it; empty means that there is none.
 	Tip(ctx context.Context) (string, error)
 }
 

@@ -92,6 +92,17 @@ func checkpointsShow() *cobra.Command {
 				return err
 			}
 			defer done()
+			if n == 0 {
+				infos, err := store.List(cmd.Context())
+				if err != nil {
+					return err
+				}
+				for _, p := range infos {
+					if p.Partition == args[0] {
+						n = p.Newest
+					}
+				}
+			}
 			e, err := store.Show(cmd.Context(), args[0], n)
 			if err != nil {
 				return err
