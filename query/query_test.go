@@ -386,7 +386,7 @@ func TestPlan(t *testing.T) {
 		{func(c *Config) { c.Select = "x as a, y + 2 as other, *" }, ""},
 		{func(c *Config) { c.Aggregate = "sum(a  *  b) as s"; c.Window = "tumbling:1m" }, ""},
 		{func(c *Config) { c.Select = "z as a, *" }, "--select changed (x as a → z as a)"},
-		{func(c *Config) { c.Window = "tumbling:5m" }, "--window changed (tumbling:1m → tumbling:5m)"},
+		{func(c *Config) { c.Window = "tumbling:5m" }, "--window changed (1m → 5m)"},
 		{func(c *Config) { c.Key = nil }, "--key changed (k → none)"},
 		{func(c *Config) { c.Aggregate = "count() as s" }, "--aggregate changed (sum(a * b) as s → count() as s)"},
 	} {
