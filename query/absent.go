@@ -13,8 +13,8 @@ import (
 	"github.com/millstream/millstream/query/fields"
 )
 
-// watched is how many records may lack a field before that is told.
-const watched = 10_000
+// Watched is how many records may lack a field before that is told.
+const Watched = 10_000
 
 // Suggestions come from the names in the first records, so many at most.
 const (
@@ -91,7 +91,7 @@ func (a *absence) see(d *decoder, record []byte) {
 		a.watching.Store(false)
 		return
 	}
-	if a.records < watched {
+	if a.records < Watched {
 		return
 	}
 	a.watching.Store(false)

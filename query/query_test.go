@@ -428,7 +428,7 @@ func TestAbsent(t *testing.T) {
 	d, other := q.newDecoder(), q.newDecoder()
 	var e stream.Event[Event]
 	r := &stream.Record{Data: []byte(`{"user":"u","event_type":"view"}`)}
-	for i := range watched {
+	for i := range Watched {
 		if log.Len() > 0 {
 			t.Fatalf("a warning after %d records: %s", i, &log)
 		}

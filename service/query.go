@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 
@@ -50,9 +51,23 @@ func (s *Settings) stampsArrivals() bool { return strings.HasPrefix(s.Source, "k
 
 // RunQuery compiles the query and runs it; see Run.
 func RunQuery(ctx context.Context, s *QuerySettings, stderr io.Writer) error {
+	if err := LoadEnv(s.flags, os.Environ()); err != nil {
+		return err
+	}
+	logger, err := newLogger(&s.Settings, stderr)
+	if err != nil {
+		return err
+	}
+	s.Query.Logger = logger
 	q, err := s.Compile()
 	if err != nil {
 		return err
 	}
-	return Run(ctx, q.Pipeline(), &s.Settings, stderr)
+	return run(ctx, q.Pipeline(), &s.Settings, stderr, func(logger *slog.Logger) {
+		for _, a := range q.Absent() {
+			if a.Records < query.Watched { // after more the query has said so itself
+				logger.Warn(a.String(), "flag", a.Flag, "field", a.Field)
+			}
+		}
+	})
 }

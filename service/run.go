@@ -30,6 +30,11 @@ const drainDeadline = 100 * time.Second
 // kept. The last line that it logs is the pipeline's ledger. A *SettingError means that nothing was
 // started.
 func Run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, stderr io.Writer) error {
+	return run(ctx, p, s, stderr, func(*slog.Logger) {})
+}
+
+// run is Run with a last word before the ledger.
+func run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, stderr io.Writer, atEnd func(*slog.Logger)) error {
 	logger, err := newLogger(s, stderr)
 	if err != nil {
 		return err
@@ -66,6 +71,7 @@ func Run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, s
 		runErr = nil
 		w.sayFinished(logger)
 	}
+	atEnd(logger)
 	return errors.Join(explain(runErr), w.ledger(logger))
 }
 

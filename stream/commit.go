@@ -25,6 +25,7 @@ type committer struct {
 	logger *slog.Logger
 	losses int64 // rows rejected by sinks, of the last commit
 	stuck  func(error)
+	rules  rules
 }
 
 // stage writes rows and dead letters and names them in e.
@@ -80,6 +81,32 @@ func (c *committer) stageParts(ctx context.Context, s *Staged, kind string, rows
 		rows = rows[n:]
 	}
 	return nil
+}
+
+// publish is save → commit of a staged entry.
+func (c *committer) publish(ctx context.Context, e *Entry) error {
+	id := c.log.Next()
+	if c.rules.commitFirst {
+		if err := c.commit(ctx, e, id); err != nil {
+			return err
+		}
+		return c.save(ctx, e)
+	}
+	if err := c.save(ctx, e); err != nil {
+		return err
+	}
+	return c.commit(ctx, e, id)
+}
+
+// again commits the output of the entry that a claim resumes from: nobody knows whether its owner came
+// to do it, unless a release says so (A2).
+func (c *committer) again(ctx context.Context, base *Entry) error {
+	if c.a.Committed || c.rules.noRecommit {
+		return nil
+	}
+	id := c.log.Next()
+	id.Number = base.Number
+	return c.commit(ctx, base, id)
 }
 
 // save appends the entry. Only an error that ends the assignment comes back.
@@ -150,12 +177,17 @@ func (c *committer) deliver(ctx context.Context, s Sink, index int, id Checkpoin
 	var rejected *Rejected
 	err := c.persist(ctx, "deliver", func() error {
 		err := s.Deliver(ctx, id, rows)
-		if errors.As(err, &rejected) {
-			return nil
+		if !errors.As(err, &rejected) {
+			return err
 		}
-		return err
+		for _, r := range rejected.Rows {
+			if r.Index < 0 || r.Index >= len(rows) {
+				return fmt.Errorf("the sink rejects row %d of %d", r.Index, len(rows))
+			}
+		}
+		return nil
 	})
-	if err != nil || rejected == nil {
+	if err != nil || rejected == nil || len(rejected.Rows) == 0 {
 		return err
 	}
 	c.losses += int64(len(rejected.Rows))

@@ -68,13 +68,6 @@ func (f *Flow) Release(n int64, headers int) {
 	f.mu.Unlock()
 }
 
-// HalfFull reports whether half of either bound is in use: time for a checkpoint.
-func (f *Flow) HalfFull() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.used >= f.limit/2 || f.headers >= MaxHeaders/2
-}
-
 // Used returns the bytes held.
 func (f *Flow) Used() int64 {
 	f.mu.Lock()

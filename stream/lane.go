@@ -69,7 +69,7 @@ type checkpointed struct {
 
 func newLane[E, R any](p *Pipeline[E, R], a *Assignment) *lane[E, R] {
 	l := &lane[E, R]{p: p, a: a, wake: make(chan struct{}, 1), ahead: make(map[uint64]*Batch), from: Beginning, until: EndOfTime}
-	l.c = committer{log: a.Log, sinks: p.Sinks, dead: p.DeadLetter, a: a, logger: p.logger(), stuck: l.stuck}
+	l.c = committer{log: a.Log, sinks: p.Sinks, dead: p.DeadLetter, a: a, logger: p.logger(), stuck: l.stuck, rules: p.rules}
 	if t, ok := At(p.From); ok && !p.From.IsZero() {
 		l.from = t
 	}
@@ -132,7 +132,8 @@ func (l *lane[E, R]) run() {
 }
 
 // live restores and then works until the assignment ends.
-func (l *lane[E, R]) live(ctx context.Context) error {
+func (l *lane[E, R]) live(ctx context.Context) (err error) {
+	defer caught(&err)
 	if err := l.restore(ctx); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
@@ -147,14 +148,14 @@ func (l *lane[E, R]) live(ctx context.Context) error {
 		if done || err != nil {
 			return err
 		}
+		news := l.a.Log.Changed() // taken before the target is read, so that nothing slips between
 		l.raiseIdle()
 		if l.saving == nil && l.due(time.Now()) {
 			l.begin(ctx, l.capture(l.watermark))
 		}
 		timer.Reset(l.sleep(time.Now()))
-		var news <-chan struct{}
-		if l.idle {
-			news = l.a.Log.Changed()
+		if !l.idle {
+			news = nil
 		}
 		select {
 		case <-l.wake:
@@ -199,6 +200,9 @@ func (l *lane[E, R]) work(ctx context.Context) (bool, error) {
 				return false, err
 			}
 			l.lastRecord, l.idle, l.changed = time.Now(), false, true
+			if l.p.rules.ackFirst {
+				b.Settle(nil)
+			}
 			if at := b.Records[len(b.Records)-1].Arrived; at > l.arrived {
 				l.arrived = at
 			}
@@ -249,14 +253,16 @@ func (l *lane[E, R]) hold(n int64) {
 }
 
 // raiseIdle applies M5: a lane that has caught up and seen nothing for a while raises its own
-// watermark to the merger's target, so that it holds no window back.
+// watermark to the merger's target, so that it holds no window back. One that is throttled or paused
+// may have records waiting, and is not idle, even if it was.
 func (l *lane[E, R]) raiseIdle() {
 	width := l.p.Operator.Slice()
 	if width == 0 || l.p.OutOfOrder == Unbounded {
 		return
 	}
-	if !l.idle && l.reader == CaughtUp && time.Since(l.lastRecord) >= l.p.idleAfter() {
-		l.idle, l.changed = true, true
+	quiet := l.reader == CaughtUp || l.p.rules.raiseThrottled
+	if idle := quiet && (l.idle || time.Since(l.lastRecord) >= l.p.idleAfter()); idle != l.idle {
+		l.idle, l.changed = idle, true
 	}
 	if !l.idle {
 		return
@@ -273,7 +279,13 @@ func (l *lane[E, R]) due(now time.Time) bool {
 		return false
 	}
 	every := l.p.checkpointEvery()
-	return since >= every || l.a.Flow.HalfFull() || since >= every/10 && (l.state.Ripe(l.watermark) || l.idle)
+	return since >= every || l.full() || since >= every/10 && (l.state.Ripe(l.watermark) || l.idle)
+}
+
+// full reports whether a checkpoint would give back half of what the Flow allows. What waits to be
+// processed does not count: a lane that is behind its reader gains nothing from a checkpoint.
+func (l *lane[E, R]) full() bool {
+	return l.held >= l.a.Flow.limit/2 || len(l.waiting) >= MaxHeaders/2
 }
 
 // sleep is how long nothing can become due.
@@ -281,7 +293,7 @@ func (l *lane[E, R]) sleep(now time.Time) time.Duration {
 	wait := time.Hour
 	if l.changed && l.saving == nil {
 		every := l.p.checkpointEvery()
-		if l.a.Flow.HalfFull() {
+		if l.full() {
 			every = 0
 		} else if l.state.Ripe(l.watermark) || l.idle {
 			every /= 10
@@ -308,6 +320,9 @@ type captured struct {
 // capture freezes what watermark w has passed and copies the state.
 func (l *lane[E, R]) capture(w Instant) *captured {
 	covered := l.a.Log.Frontier()
+	if l.p.rules.forgetFrozen {
+		covered = EndOfTime
+	}
 	keep := l.frozen[:0:0]
 	for _, f := range l.frozen {
 		if f.End > covered {
@@ -318,12 +333,24 @@ func (l *lane[E, R]) capture(w Instant) *captured {
 	c := &captured{
 		entry: &Entry{Kind: KindCheckpoint, Position: l.position, Watermark: w, Idle: l.idle, State: l.reader,
 			Frozen: keep, Ledger: l.ledger, SinkLosses: l.sinkLosses},
-		frozen: l.state.Freeze(w), snapshot: l.state.Snapshot(),
+		frozen: l.state.Freeze(l.freezeTo(w)), snapshot: l.state.Snapshot(),
 		rows: l.rows, dead: l.dead, batches: l.waiting, held: l.held,
 	}
 	l.frozen = keep
 	l.rows, l.dead, l.waiting, l.held, l.changed = nil, nil, nil, 0, false
 	return c
+}
+
+// freezeTo is how far an entry with watermark w freezes: every slice that w has passed (M1), at the
+// end everything (M8).
+func (l *lane[E, R]) freezeTo(w Instant) Instant {
+	switch {
+	case l.p.rules.freezeLate:
+		return w.Add(-l.p.Operator.Slice())
+	case l.p.rules.endUnfrozen:
+		return l.watermark
+	}
+	return w
 }
 
 // begin starts a checkpoint on a goroutine of its own.
@@ -340,7 +367,8 @@ func (l *lane[E, R]) begin(ctx context.Context, c *captured) {
 }
 
 // checkpoint is stage → save → commit for what was captured; the acks follow in begin.
-func (l *lane[E, R]) checkpoint(ctx context.Context, c *captured) error {
+func (l *lane[E, R]) checkpoint(ctx context.Context, c *captured) (err error) {
+	defer caught(&err)
 	for _, f := range c.frozen {
 		blob, err := l.a.Log.WriteObject(ctx, "slice", f.Data)
 		if err != nil {
@@ -358,14 +386,11 @@ func (l *lane[E, R]) checkpoint(ctx context.Context, c *captured) error {
 	if err := l.c.stage(ctx, c.entry, c.rows, c.dead); err != nil {
 		return err
 	}
-	id := l.a.Log.Next()
-	if err := l.c.save(ctx, c.entry); err != nil {
-		return err
-	}
-	return l.c.commit(ctx, c.entry, id)
+	return l.c.publish(ctx, c.entry)
 }
 
-// finished takes the outcome of a checkpoint back into the lane.
+// finished takes the outcome of a checkpoint back into the lane. Rows that a sink rejected are counted
+// once they are known, which is in the next entry.
 func (l *lane[E, R]) finished(r checkpointed) error {
 	l.saving = nil
 	l.lastTook = r.took
@@ -374,6 +399,7 @@ func (l *lane[E, R]) finished(r checkpointed) error {
 	}
 	l.frozen = r.entry.Frozen
 	l.sinkLosses += r.lost
+	l.changed = l.changed || r.lost > 0
 	l.report(true)
 	if !l.changed {
 		l.settleWaiting()
@@ -423,7 +449,7 @@ func (l *lane[E, R]) leave(ctx context.Context) error {
 	if err := l.drainSave(ctx); err != nil {
 		return err
 	}
-	if l.changed {
+	for l.changed {
 		l.begin(ctx, l.capture(l.watermark))
 		if err := l.drainSave(ctx); err != nil {
 			return err
@@ -467,18 +493,20 @@ func (l *lane[E, R]) restore(ctx context.Context) error {
 		l.decoder = l.p.NewDecoder()
 	}
 	l.watermark = l.a.Start
+	if l.p.rules.ignoreStart {
+		l.watermark = Beginning
+	}
 	base := l.a.Base
 	if base == nil || base.Kind == KindReset {
 		return nil
 	}
-	l.position, l.watermark = base.Position, max(l.a.Start, base.Watermark)
+	l.position, l.watermark = base.Position, max(l.watermark, base.Watermark)
 	l.frozen, l.ledger, l.sinkLosses = base.Frozen, base.Ledger, base.SinkLosses
-	if !l.a.Committed {
-		id := l.a.Log.Next()
-		id.Number = base.Number
-		if err := l.c.commit(ctx, base, id); err != nil {
-			return err
-		}
+	if err := l.c.again(ctx, base); err != nil {
+		return err
+	}
+	if l.c.losses > 0 {
+		l.sinkLosses, l.changed = l.sinkLosses+l.c.losses, true
 	}
 	for _, blob := range base.Snapshot {
 		data, err := l.a.Log.ReadBlob(ctx, blob)

@@ -27,9 +27,10 @@ type merger[E, R any] struct {
 	losses int64
 	late   int64
 	first  bool // nothing is saved yet
+	owes   bool // losses are known that no entry counts yet
+	stale  bool // the last listing failed
 
 	newest    map[string]*Entry
-	passed    map[string]map[Instant]bool // by partition: the slices at or below the frontier it lists
 	listedAt  time.Time
 	lastStart time.Time
 	lastTook  time.Duration
@@ -39,8 +40,8 @@ type merger[E, R any] struct {
 }
 
 func newMerger[E, R any](p *Pipeline[E, R], a *Assignment) *merger[E, R] {
-	m := &merger[E, R]{p: p, a: a, newest: make(map[string]*Entry), passed: make(map[string]map[Instant]bool)}
-	m.c = committer{log: a.Log, sinks: p.Sinks, dead: p.DeadLetter, a: a, logger: p.logger(), stuck: m.stuck}
+	m := &merger[E, R]{p: p, a: a, newest: make(map[string]*Entry), roster: roster{rules: p.rules}}
+	m.c = committer{log: a.Log, sinks: p.Sinks, dead: p.DeadLetter, a: a, logger: p.logger(), stuck: m.stuck, rules: p.rules}
 	return m
 }
 
@@ -61,9 +62,13 @@ func (m *merger[E, R]) run() error {
 	return nil
 }
 
-func (m *merger[E, R]) live(ctx context.Context) error {
+func (m *merger[E, R]) live(ctx context.Context) (err error) {
+	defer caught(&err)
 	if err := m.restore(ctx); err != nil {
 		return fmt.Errorf("restore: %w", err)
+	}
+	if m.roster.frontier == EndOfTime {
+		return m.close(ctx, m.a.Base.Merger) // its owner died between the final checkpoint and the end
 	}
 	poll := max(m.p.checkpointEvery()/10, 10*time.Millisecond)
 	timer := time.NewTimer(poll)
@@ -77,12 +82,12 @@ func (m *merger[E, R]) live(ctx context.Context) error {
 		timer.Reset(poll)
 		select {
 		case <-m.a.Draining:
-			return m.c.save(ctx, &Entry{Kind: KindRelease})
+			return m.leave(ctx)
 		default:
 		}
 		select {
 		case <-m.a.Draining:
-			return m.c.save(ctx, &Entry{Kind: KindRelease})
+			return m.leave(ctx)
 		case <-news:
 		case <-timer.C:
 		case <-ctx.Done():
@@ -91,12 +96,24 @@ func (m *merger[E, R]) live(ctx context.Context) error {
 	}
 }
 
+// leave releases the merger.
+func (m *merger[E, R]) leave(ctx context.Context) error {
+	if m.owes {
+		if _, err := m.save(ctx, m.roster.frontier, m.target, false); err != nil {
+			return err
+		}
+	}
+	return m.c.save(ctx, &Entry{Kind: KindRelease})
+}
+
+// close appends the pipeline's end, which a final checkpoint announces. It carries no output.
+func (m *merger[E, R]) close(ctx context.Context, final *MergerEntry) error {
+	return m.c.save(ctx, &Entry{Kind: KindEnd, Watermark: EndOfTime, LastWatermark: EndOfTime, Ledger: m.ledger, SinkLosses: m.losses, Merger: final})
+}
+
 // pass looks once at the source and at every log, and saves an entry if that moved anything. It
 // reports true when the pipeline has ended.
 func (m *merger[E, R]) pass(ctx context.Context) (bool, error) {
-	if err := m.list(ctx); err != nil {
-		return false, err
-	}
 	for i := range m.roster.rows {
 		name := m.roster.rows[i].Name
 		if m.roster.rows[i].Ended && m.newest[name] != nil {
@@ -106,13 +123,16 @@ func (m *merger[E, R]) pass(ctx context.Context) (bool, error) {
 			return false, err
 		}
 	}
+	if err := m.list(ctx); err != nil { // after the logs: the end of everything wants a listing behind it
+		return false, err
+	}
 	admitted := m.roster.admit(m.entryOf)
 	low, who := m.roster.lowest(m.entryOf)
 	frontier := max(low.Floor(m.width), m.roster.frontier)
 	if m.width == 0 {
 		frontier = m.roster.frontier
 	}
-	ended := m.roster.ended()
+	ended := m.roster.ended() && !m.stale
 	if ended {
 		frontier = EndOfTime
 	} else if frontier == EndOfTime {
@@ -121,7 +141,7 @@ func (m *merger[E, R]) pass(ctx context.Context) (bool, error) {
 	m.tell(low, who)
 	target := m.aim()
 	moved := frontier > m.roster.frontier || target.Floor(m.width) > m.target.Floor(m.width)
-	if !admitted && !m.first && !moved && !ended {
+	if !admitted && !m.first && !moved && !ended && !m.owes {
 		return false, nil
 	}
 	// New partitions wait for their row: they are saved at once. What only moved may wait a little.
@@ -141,10 +161,11 @@ func (m *merger[E, R]) list(ctx context.Context) error {
 		}
 		m.tip = tip
 	}
-	if m.roster.listed != nil && time.Since(m.listedAt) < listEvery && !m.mayEnd() {
+	if m.roster.listed != nil && time.Since(m.listedAt) < listEvery && (!m.mayEnd() || m.p.rules.endUnlisted) {
 		return nil
 	}
 	ps, err := m.a.Source.Partitions(ctx)
+	m.stale = err != nil
 	if err != nil {
 		if m.roster.listed == nil {
 			return fmt.Errorf("source: %w", err)
@@ -170,7 +191,8 @@ func (m *merger[E, R]) mayEnd() bool {
 	return len(m.roster.rows) > 0
 }
 
-// follow reads a partition's newest entry and watches for partials that come too late (M6).
+// follow reads a partition's newest entry and watches for partials that come too late: a slice at or
+// below the frontier that the entry before did not name (M6).
 func (m *merger[E, R]) follow(ctx context.Context, name string) error {
 	e, err := m.a.Log.Newest(ctx, name)
 	if err != nil {
@@ -181,19 +203,17 @@ func (m *merger[E, R]) follow(ctx context.Context, name string) error {
 		return nil
 	}
 	m.newest[name] = e
-	passed := make(map[Instant]bool)
+	if old == nil {
+		return nil
+	}
 	for _, f := range e.Frozen {
-		if f.End > m.roster.frontier {
+		if f.End > m.roster.frontier || slices.ContainsFunc(old.Frozen, func(o Frozen) bool { return o.End == f.End }) {
 			continue
 		}
-		passed[f.End] = true
-		if old != nil && !m.passed[name][f.End] && old.Watermark < f.End {
-			m.late += f.Count
-			m.c.logger.Error("a slice was frozen after the frontier had passed it: its records are missing from a row already out. This is a fault of Millstream; please report it",
-				"partition", name, "entry", e.Number, "slice_end", f.End.String(), "records", f.Count)
-		}
+		m.late += f.Count
+		m.c.logger.Error("a slice was frozen after the frontier had passed it: its records are missing from a row already out. This is a fault of Millstream; please report it",
+			"partition", name, "entry", e.Number, "slice_end", f.End.String(), "records", f.Count)
 	}
-	m.passed[name] = passed
 	return nil
 }
 
@@ -228,23 +248,23 @@ func (m *merger[E, R]) save(ctx context.Context, frontier, target Instant, ended
 		}
 		e.Snapshot = []Blob{blob}
 	}
-	e.Merger = &MergerEntry{Frontier: frontier, Target: target, Roster: slices.Clone(m.roster.rows), Tip: m.tip,
+	saved := frontier
+	if m.p.rules.frontierBehind {
+		saved = m.roster.frontier
+	}
+	e.Merger = &MergerEntry{Frontier: saved, Target: target, Roster: slices.Clone(m.roster.rows), Tip: m.tip,
 		HeldBy: m.heldBy, HeldSince: m.heldSince, LatePartials: m.late}
-	id := m.a.Log.Next()
-	if err := m.c.save(ctx, e); err != nil {
+	if err := m.c.publish(ctx, e); err != nil {
 		return false, err
 	}
 	m.roster.frontier, m.target, m.first = frontier, target, false
-	if err := m.c.commit(ctx, e, id); err != nil {
-		return false, err
-	}
-	m.losses += m.c.losses
+	m.losses, m.owes = m.losses+m.c.losses, m.c.losses > 0
 	m.lastTook = time.Since(m.lastStart)
 	m.report(e.Number)
 	if !ended {
 		return false, nil
 	}
-	return true, m.c.save(ctx, &Entry{Kind: KindEnd, Watermark: EndOfTime, LastWatermark: EndOfTime, Ledger: m.ledger, SinkLosses: m.losses, Merger: e.Merger})
+	return true, m.close(ctx, e.Merger)
 }
 
 // due is one frozen slice of one partition.
@@ -273,7 +293,7 @@ func (m *merger[E, R]) merge(ctx context.Context, e *Entry, frontier Instant) (d
 	}
 	slices.SortFunc(work, func(a, b due) int {
 		if a.End != b.End {
-			if a.End < b.End {
+			if (a.End < b.End) != m.p.rules.unordered {
 				return -1
 			}
 			return 1
@@ -307,6 +327,9 @@ func (m *merger[E, R]) merge(ctx context.Context, e *Entry, frontier Instant) (d
 			}
 		}
 		data, err := m.a.Log.ReadBlob(ctx, w.Data)
+		if m.p.rules.missingIsEmpty && errors.Is(err, ErrMissing) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("slice of %s ending %s: %w", w.partition, w.End, err)
 		}
@@ -338,13 +361,10 @@ func (m *merger[E, R]) restore(ctx context.Context) error {
 	m.roster.rows = slices.Clone(base.Merger.Roster)
 	m.roster.frontier, m.target, m.tip, m.late = base.Merger.Frontier, base.Merger.Target, base.Merger.Tip, base.Merger.LatePartials
 	m.ledger, m.losses = base.Ledger, base.SinkLosses
-	if !m.a.Committed {
-		id := m.a.Log.Next()
-		id.Number = base.Number
-		if err := m.c.commit(ctx, base, id); err != nil {
-			return err
-		}
+	if err := m.c.again(ctx, base); err != nil {
+		return err
 	}
+	m.losses, m.owes = m.losses+m.c.losses, m.c.losses > 0
 	for _, blob := range base.Snapshot {
 		data, err := m.a.Log.ReadBlob(ctx, blob)
 		if err != nil {

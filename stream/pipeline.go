@@ -171,4 +171,5 @@ type Pipeline[E, R any] struct {
 	Logger          *slog.Logger
 
 	engine engine[E, R]
+	rules  rules
 }

@@ -11,6 +11,7 @@ type roster struct {
 	rows     []RosterRow // by name
 	listed   map[string]Partition
 	frontier Instant
+	rules    rules
 }
 
 func (r *roster) find(name string) *RosterRow {
@@ -95,14 +96,20 @@ func (r *roster) start(p Partition, candidates map[string]Partition, newest func
 	start, known := Beginning, false
 	for _, parent := range p.Parents {
 		if r.find(parent) == nil {
-			if _, waiting := candidates[parent]; waiting {
+			if _, waiting := candidates[parent]; waiting && !r.rules.eagerChildren {
 				return 0, false // the parent itself has still to be read
 			}
 			continue // expired: counts as ended and gives no watermark
 		}
 		e := newest(parent)
 		if e == nil || e.Kind != KindEnd {
+			if r.rules.eagerChildren {
+				continue
+			}
 			return 0, false
+		}
+		if r.rules.childAtBeginning {
+			return Beginning, true
 		}
 		start, known = max(start, e.LastWatermark), true
 	}
@@ -113,9 +120,12 @@ func (r *roster) start(p Partition, candidates map[string]Partition, newest func
 }
 
 // watermark is what a row counts with (M4).
-func (row *RosterRow) watermark(e *Entry) Instant {
+func (r *roster) watermark(row *RosterRow, e *Entry) Instant {
 	switch {
-	case row.Ended:
+	case row.Ended,
+		r.rules.endedAtOnce && e != nil && e.Watermark == EndOfTime,
+		r.rules.ignoreUnread && e == nil,
+		r.rules.skipIdle && e != nil && e.Idle:
 		return EndOfTime
 	case e == nil || e.Kind == KindReset:
 		return row.Start
@@ -133,7 +143,7 @@ func (r *roster) lowest(newest func(string) *Entry) (Instant, string) {
 	}
 	low, who := EndOfTime, ""
 	for i := range r.rows {
-		if w := r.rows[i].watermark(newest(r.rows[i].Name)); w < low || who == "" {
+		if w := r.watermark(&r.rows[i], newest(r.rows[i].Name)); w < low || who == "" {
 			low, who = w, r.rows[i].Name
 		}
 	}
@@ -164,7 +174,7 @@ func (r *roster) target(newest func(string) *Entry, clock Instant) Instant {
 			continue
 		}
 		e := newest(row.Name)
-		w := row.watermark(e)
+		w := r.watermark(row, e)
 		largest = max(largest, w)
 		if e == nil || !e.Idle {
 			active, some = min(active, w), true

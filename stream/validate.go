@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"runtime/debug"
 	"time"
 )
 
@@ -11,6 +12,14 @@ const (
 	defaultCheckpointEvery = 10 * time.Second
 	defaultIdleAfter       = time.Minute
 )
+
+// caught, deferred, turns a panic of the user's code into the partition's error: one partition stops
+// and starts again, not the process.
+func caught(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+	}
+}
 
 func (p *Pipeline[E, R]) checkpointEvery() time.Duration {
 	if p.CheckpointEvery > 0 {
