@@ -164,6 +164,10 @@ func (s *Store) Reset(ctx context.Context) ([]string, error) {
 	if err := s.deserted(ctx); err != nil {
 		return nil, err
 	}
+	return s.resetAll(ctx)
+}
+
+func (s *Store) resetAll(ctx context.Context) ([]string, error) {
 	m := newMember(s)
 	reset := make(map[string]uint64)
 	// The merger's log comes last: from then on no roster names a partition, and whoever claims one
@@ -178,7 +182,7 @@ func (s *Store) Reset(ctx context.Context) ([]string, error) {
 		for _, partition := range slices.SortedFunc(maps.Keys(logs), mergerLast) {
 			numbers := logs[partition]
 			newest := numbers[len(numbers)-1]
-			if reset[partition] == newest {
+			if reset[partition] == newest || s.rules.resetSparesMerger && partition == stream.MergerPartition {
 				continue
 			}
 			n, err := s.resetLog(ctx, m, partition, newest)

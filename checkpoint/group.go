@@ -504,7 +504,7 @@ func (r *run) tryClaim(ctx context.Context, m *member, f *follower, row stream.R
 	if err != nil {
 		return nil, 0, err
 	}
-	if row.Name == stream.MergerPartition {
+	if row.Name == stream.MergerPartition || r.s.rules.oldRoster {
 		return c, 0, nil
 	}
 	// The roster may have been reset while we claimed (A7).

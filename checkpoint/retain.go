@@ -197,13 +197,11 @@ func (r *retention) cut(ctx context.Context, entries []kept) (int, error) {
 			}
 		}
 		if k.restorable() {
-			if checkpoints++; checkpoints > r.s.cfg.Keep && age >= r.s.cfg.DedupeFor {
+			if checkpoints++; checkpoints > r.s.cfg.Keep && (age >= r.s.cfg.DedupeFor || r.s.rules.noDedupe) {
 				return i, nil
 			}
 		}
-		if !r.s.rules.wallClockAge {
-			age += k.elapsed // of the entries before this one
-		}
+		age += k.elapsed // of the entries before this one
 	}
 	return 0, nil
 }
