@@ -27,11 +27,36 @@ type StatusReport struct {
 	Partitions  []PartitionStatus `json:"partitions"`
 }
 
-// PartitionStatus is one partition owned by this instance.
+// PartitionStatus is one partition owned by this instance, or the merger.
 type PartitionStatus struct {
-	Partition string `json:"partition"`
-	Claim     uint64 `json:"claim"`
-	stream.Status
+	Partition   string    `json:"partition"`
+	Claim       uint64    `json:"claim"`
+	Position    string    `json:"position,omitempty"`
+	Watermark   string    `json:"watermark"` // of the merger: the frontier
+	State       string    `json:"state"`     // of the reader
+	Idle        bool      `json:"idle,omitempty"`
+	Newest      uint64    `json:"newest"` // number of the newest entry
+	RecordsIn   int64     `json:"records_in"`
+	OpenWindows int       `json:"open_windows"`
+	LastArrived time.Time `json:"last_arrived,omitzero"`
+	Error       string    `json:"error,omitempty"` // what it is stuck on
+	At          time.Time `json:"at,omitzero"`
+}
+
+func partitionStatus(a *stream.Assignment) PartitionStatus {
+	s := a.Status()
+	if s == nil {
+		s = &stream.Status{Watermark: a.Start}
+	}
+	p := PartitionStatus{Partition: a.Partition, Claim: a.Claim, Watermark: s.Watermark.String(), State: s.State.String(), Idle: s.Idle,
+		Newest: s.Newest, RecordsIn: s.RecordsIn, OpenWindows: s.OpenWindows, Error: s.Error, At: s.At}
+	if s.Position != (stream.Position{}) {
+		p.Position = s.Position.String()
+	}
+	if s.LastArrived != 0 {
+		p.LastArrived = s.LastArrived.Time()
+	}
+	return p
 }
 
 // watchedGroup remembers the assignments that its group is serving.
@@ -69,13 +94,10 @@ func (g *watchedGroup) report(ctx context.Context, name string) StatusReport {
 	slices.SortFunc(as, func(a, b *stream.Assignment) int { return strings.Compare(a.Partition, b.Partition) })
 	r := StatusReport{Name: name, Partitions: []PartitionStatus{}}
 	for i, a := range as {
-		s := a.Status()
-		if s == nil {
-			s = &stream.Status{Watermark: a.Start}
-		}
-		r.Partitions = append(r.Partitions, PartitionStatus{a.Partition, a.Claim, *s})
-		r.OpenWindows = max(r.OpenWindows, s.OpenWindows)
-		r.RecordsIn += s.RecordsIn
+		p := partitionStatus(a)
+		r.Partitions = append(r.Partitions, p)
+		r.OpenWindows = max(r.OpenWindows, p.OpenWindows)
+		r.RecordsIn += p.RecordsIn
 		if i > 0 {
 			continue
 		}
