@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/agnivade/levenshtein"
 )
 
 // SettingError says which setting cannot be, why, and what to write instead, in one line.
@@ -44,32 +46,9 @@ func nearest(word string, candidates []string) string {
 		if c == word || len(c) > len(word)+at || len(word) > len(c)+at {
 			continue
 		}
-		if d := distance(strings.ToLower(word), strings.ToLower(c)); d < at && d < len(c) {
+		if d := levenshtein.ComputeDistance(strings.ToLower(word), strings.ToLower(c)); d < at && d < len(c) {
 			best, at = c, d
 		}
 	}
 	return best
-}
-
-// distance is how many insertions, deletions, replacements and swaps of neighbours turn a into b.
-func distance(a, b string) int {
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return last[len(b)]
 }
