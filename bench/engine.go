@@ -22,23 +22,23 @@ import (
 	"github.com/millstream/millstream/stream"
 )
 
-// benchEngine runs every workload and prints its result.
-func benchEngine(ctx context.Context, events int, print func(result)) error {
+// benchEngine runs every workload and hands on its result.
+func benchEngine(ctx context.Context, events int, emit func(result)) error {
 	ysb := generateYSB(events, 1000, 4, 1)
 	best := 0.0
 	for range 3 {
 		cpu, _ := measure(func() error { scannerLoop(ysb); return nil })
 		best = max(best, float64(events)/cpu.Seconds())
 	}
-	print(result{Workload: "scanner", Bare: best})
-	if err := compareEngine(ctx, "ysb-1k", ysb, print); err != nil {
+	emit(result{Workload: "scanner", Bare: best})
+	if err := compareEngine(ctx, "ysb-1k", ysb, emit); err != nil {
 		return err
 	}
-	return compareEngine(ctx, "ysb-100k", generateYSB(events, 100_000, 4, 2), print)
+	return compareEngine(ctx, "ysb-100k", generateYSB(events, 100_000, 4, 2), emit)
 }
 
-// compareEngine measures bare loop and engine in turn, three times, and prints the medians.
-func compareEngine(ctx context.Context, name string, e *ysbEvents, print func(result)) error {
+// compareEngine measures bare loop and engine in turn, three times, and hands on the medians.
+func compareEngine(ctx context.Context, name string, e *ysbEvents, emit func(result)) error {
 	var bare, engine, allocs []float64
 	verdict := "exact"
 	for range 3 {
@@ -75,7 +75,7 @@ func compareEngine(ctx context.Context, name string, e *ysbEvents, print func(re
 		allocs = append(allocs, float64(after.Mallocs-before.Mallocs)/float64(e.count))
 	}
 	b, g := median(bare), median(engine)
-	print(result{Workload: name, Bare: b, Engine: g, Ratio: g / b, Allocs: median(allocs), Result: verdict})
+	emit(result{Workload: name, Bare: b, Engine: g, Ratio: g / b, Allocs: median(allocs), Result: verdict})
 	if verdict != "exact" {
 		return errors.New(name + ": " + verdict)
 	}

@@ -28,7 +28,7 @@ func engineCommand() *cobra.Command {
 		Short: "The engine, driven by flags, against a bare loop with the same decoder",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			print := func(r result) {
+			emit := func(r result) {
 				if asJSON {
 					line, _ := json.Marshal(r) // plain fields always marshal
 					fmt.Println(string(line))
@@ -36,7 +36,7 @@ func engineCommand() *cobra.Command {
 				}
 				fmt.Print(r.text())
 			}
-			return benchEngine(cmd.Context(), events, print)
+			return benchEngine(cmd.Context(), events, emit)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "a JSON object a line")

@@ -29,7 +29,7 @@ func TestBatches(t *testing.T) {
 		memory.Append(topic, "1", numbers(0, 10)...)
 		ls := newLanes()
 		r := start(t, memory, consumers.Config{BatchRecords: 30}, ls.Handle)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		memory.Append(topic, "1", numbers(10, 20)...)
 		synctest.Wait()
 		memory.Throttle(topic, "1", true)
@@ -139,7 +139,7 @@ func TestMiddlewares(t *testing.T) {
 					return nil
 				}
 				r := start(t, memory, consumers.Config{BatchRecords: 10}, ls.Handle, c.middleware)
-				time.Sleep(time.Minute)
+				<-time.After(time.Minute)
 				synctest.Wait()
 				if ls.got("0") != text(100) {
 					t.Errorf("got %s", ls.got("0"))
@@ -175,7 +175,7 @@ func TestNackFromOutside(t *testing.T) {
 				return h(m)
 			}
 		})
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if ls.got("0") != text(100) || r.claims("0") != 4 || r.sub.Stats().Nacks < 3 {
 			t.Errorf("got %s, %d claims, %+v", ls.got("0"), r.claims("0"), r.sub.Stats())
 		}
@@ -248,7 +248,7 @@ func TestAckIsNotBelieved(t *testing.T) {
 					}
 					return ls.Handle(m)
 				})
-				time.Sleep(time.Minute)
+				<-time.After(time.Minute)
 				if complete := ls.got("0") == text(100); complete == believed {
 					t.Errorf("complete: %t, got %s", complete, ls.got("0"))
 				}
@@ -258,7 +258,7 @@ func TestAckIsNotBelieved(t *testing.T) {
 				if believed {
 					r.logs.Lose("0", consumertest.ErrTaken) // its lane waits for the batch for ever
 				}
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				r.stop()
 			})
 		})
@@ -309,7 +309,7 @@ func TestDrain(t *testing.T) {
 			r.stop()
 			close(stopped)
 		}()
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		select {
 		case <-stopped:
 			t.Fatal("stopped before the handlers had finished")
@@ -366,7 +366,7 @@ func TestDrainOne(t *testing.T) {
 		r := start(t, memory, consumers.Config{}, ls.Handle)
 		synctest.Wait()
 		r.logs.Drain("0")
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		memory.Append(topic, "0", numbers(50, 100)...)
 		synctest.Wait()
 		if ls.got("0") != text(100) || r.claims("0") != 2 || !strings.Contains(r.kinds("0"), "release claim") {
@@ -404,7 +404,7 @@ func TestLost(t *testing.T) {
 		synctest.Wait()
 		r.logs.Lose("0", consumertest.ErrTaken)
 		memory.Append(topic, "0", numbers(10, 20)...)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		synctest.Wait()
 		if ls.got("0") != text(20) || r.claims("0") != 2 || after > 0 {
 			t.Errorf("got %s, %d claims, %d messages after the loss", ls.got("0"), r.claims("0"), after)
@@ -423,7 +423,7 @@ func TestReaderOutcomes(t *testing.T) {
 		r := start(t, memory, consumers.Config{}, ls.Handle)
 		synctest.Wait()
 		memory.Fail(topic, "0", errRefused)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		memory.Append(topic, "0", numbers(10, 20)...)
 		synctest.Wait()
 		if ls.got("0") != text(20) || r.claims("0") != 2 {
@@ -431,7 +431,7 @@ func TestReaderOutcomes(t *testing.T) {
 		}
 		memory.End(topic, "0", stream.Partition{Name: "0a", Parents: []string{"0"}})
 		memory.Append(topic, "0a", []byte("child"))
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		synctest.Wait()
 		if e := r.logs.Newest("0"); e.Kind != stream.KindEnd || e.Lost || len(e.Children) != 1 || ls.got("0a") != "child" {
 			t.Errorf("end %+v, child %s", e, ls.got("0a"))
@@ -475,7 +475,7 @@ func TestReadAheadIsBounded(t *testing.T) {
 		ls.hold = make(chan struct{})
 		const held = 64 + 10*(3+72)
 		r := start(t, memory, consumers.Config{Source: src, BatchRecords: 10, MaxInFlight: 3 * held}, ls.Handle)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		synctest.Wait()
 		if n := src.reads(); n < 4 || n > 6 {
 			t.Errorf("%d fetches were read with room for 3", n)

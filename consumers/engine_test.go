@@ -28,7 +28,7 @@ type sink struct {
 }
 
 func (s *sink) Deliver(_ context.Context, id stream.CheckpointID, rows []stream.Row) error {
-	time.Sleep(s.slow)
+	<-time.After(s.slow)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail {
@@ -88,7 +88,7 @@ func TestEngine(t *testing.T) {
 			case 2:
 				memory.Fail(topic, "0", errRefused)
 			}
-			time.Sleep(700 * time.Millisecond)
+			<-time.After(700 * time.Millisecond)
 		}
 		memory.End(topic, "0")
 		<-r.ran
@@ -120,7 +120,7 @@ func TestEngineUntil(t *testing.T) {
 		r := start(t, memory, consumers.Config{BatchRecords: 7}, p.Handle, func(h message.HandlerFunc) message.HandlerFunc {
 			return func(m *message.Message) ([]*message.Message, error) {
 				if b, _ := stream.BatchOf(m); b.Seq == 200 {
-					time.Sleep(time.Minute) // the lane has ended when this one comes
+					<-time.After(time.Minute) // the lane has ended when this one comes
 					late++
 				}
 				return h(m)
@@ -146,9 +146,9 @@ func TestEngineDrainWaitsForSink(t *testing.T) {
 		memory.Append(topic, "0", numbers(0, 100)...)
 		s := &sink{fail: true}
 		r := start(t, memory, consumers.Config{}, pipeline(s).Handle)
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		go func() {
-			time.Sleep(time.Minute)
+			<-time.After(time.Minute)
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.fail = false
@@ -179,7 +179,7 @@ func TestEngineBehindPoisonQueue(t *testing.T) {
 			return nil
 		})}
 		r := start(t, memory, consumers.Config{}, p.Handle, poisonQueue)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		r.stop()
 		if n, sum := s.sum(); n != 100 || sum != 99*100/2 {
 			t.Errorf("%d rows, sum %d", n, sum)

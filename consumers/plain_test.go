@@ -122,7 +122,7 @@ func TestPlainOrder(t *testing.T) {
 		for i := 1; i < 10; i++ {
 			receive(t, messages, fmt.Sprint(i)).Ack()
 		}
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		e := logs.Newest("0")
 		if e == nil || e.Position.Number != 10 || e.Ledger.RecordsIn != 10 || e.Ledger.Imbalance() != 0 {
 			t.Errorf("saved %+v", e)
@@ -157,7 +157,7 @@ func TestPlainContiguousAcks(t *testing.T) {
 			sub.Close()
 			close(closed)
 		}()
-		time.Sleep(time.Second / 2)
+		<-time.After(time.Second / 2)
 		if again.Context().Err() != nil {
 			t.Error("the context was cancelled while its ack was waited for")
 		}
@@ -217,7 +217,7 @@ func TestPlainDrain(t *testing.T) {
 		sub, messages := plainly(t, memory, logs, consumers.Config{})
 		m := receive(t, messages, "0")
 		go func() {
-			time.Sleep(5 * time.Second)
+			<-time.After(5 * time.Second)
 			m.Ack()
 		}()
 		sub.Close()
@@ -252,9 +252,9 @@ func TestPlainOddities(t *testing.T) {
 		if m := receive(t, messages, "head"); m.Metadata.Get(consumers.MetadataOversize) != "1073741824" || !m.Ack() {
 			t.Error(m.Metadata)
 		}
-		time.Sleep(10 * time.Second) // saved
+		<-time.After(10 * time.Second) // saved
 		memory.Fail(topic, "0", errRefused)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		memory.Append(topic, "0", []byte("good"))
 		receive(t, messages, "unmarshalled").Ack()
 		var kinds []string

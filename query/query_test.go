@@ -196,7 +196,7 @@ func TestRefused(t *testing.T) {
 	}{
 		{Config{Where: `amount + 1`}, `--where: "amount + 1" is a sum, neither true nor false: compare it with something, as in amount > 100`},
 		{Config{Where: `"x"`}, `is a string, neither true nor false`},
-		{Config{Where: `lenght(a) > 1`}, `--where: unknown function lenght: `},
+		{Config{Where: `lengt(a) > 1`}, `--where: unknown function lengt: `},
 		{Config{Where: `lenn(a) > 1`}, `did you mean "len"?`},
 		{Config{Where: `now() > 1`}, `unknown function now`},
 		{Config{Where: `reduce(a, 1) > 1`}, `unknown function reduce`},

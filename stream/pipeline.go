@@ -10,7 +10,7 @@ import (
 
 // Filtered is returned by Decode or by a Decoder for a record that the pipeline does not want. The
 // record is counted as filtered.
-var Filtered = errors.New("filtered") //nolint:staticcheck,revive // a verdict, not a failure: users write stream.Filtered
+var Filtered = errors.New("filtered")
 
 // ErrNoTime as the error of a Decoder means that the record has no usable event time.
 var (

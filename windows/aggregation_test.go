@@ -157,7 +157,7 @@ func TestAggregationSaveFails(t *testing.T) {
 }
 
 type (
-	onlySaves  struct{ n int }
+	onlySaves  struct{ N int }
 	embedded   struct{ Low, High int64 }
 	recursive  struct{ Next *recursive }
 	everything struct {

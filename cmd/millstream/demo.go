@@ -241,7 +241,8 @@ func (d *demo) judge(server *fake.Server, until time.Time) error {
 
 // freeAddress finds a port for the worker's status page.
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var lc net.ListenConfig
+	l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}

@@ -201,7 +201,7 @@ func TestFollow(t *testing.T) {
 			fetched <- f
 		}
 		go read()
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		select {
 		case f := <-fetched:
 			t.Fatalf("returned without news: %+v", f)
@@ -403,7 +403,7 @@ func TestRate(t *testing.T) {
 		if _, err := r.Read(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		start, n := time.Now(), 0
 		for time.Since(start) < time.Second {
 			f, err := r.Read(t.Context())
@@ -437,7 +437,7 @@ func TestStdin(t *testing.T) {
 		}
 		go func() {
 			io.WriteString(out, "a\nb")
-			time.Sleep(time.Minute)
+			<-time.After(time.Minute)
 			io.WriteString(out, "c\n")
 		}()
 		read := func(want string) {

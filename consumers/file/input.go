@@ -50,7 +50,7 @@ func (t *tail) truncated(size int64) error {
 func (t *tail) read(_ context.Context, p []byte) (int, bool, error) {
 	n, err := t.f.Read(p)
 	t.at += int64(n)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = fmt.Errorf("source: %w", err)
 	}
 	return n, n < len(p), err

@@ -3,6 +3,7 @@ package file
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"math"
 	"time"
@@ -89,7 +90,7 @@ func (l *lines) Read(ctx context.Context) (consumers.Fetch, error) {
 		}
 		n, err := l.fill(ctx)
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			more, err := l.in.follow()
 			if err != nil {
 				return consumers.Fetch{}, err

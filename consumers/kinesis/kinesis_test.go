@@ -151,7 +151,7 @@ func TestRead(t *testing.T) {
 		r := b.open(s, shard0, stream.Position{}, "")
 		records := b.read(r, 100)
 		b.want(records, data...)
-		if r0 := records[0]; r0.Key != "k0" || r0.Arrived.Time().Sub(time.Now()).Abs() > time.Second {
+		if r0 := records[0]; r0.Key != "k0" || time.Until(r0.Arrived.Time()).Abs() > time.Second {
 			b.Fatalf("key %q, arrived %s", r0.Key, r0.Arrived)
 		}
 		if f := b.fetch(r); f.State != stream.CaughtUp || len(f.Records) != 0 {

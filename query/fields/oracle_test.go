@@ -158,12 +158,12 @@ func differ(record []byte, by scan) error {
 	got, err := by(record)
 	m, want := decode(record)
 	if (err == nil) != (want == nil) {
-		return fmt.Errorf("scan: %v, encoding/json: %v", err, want)
+		return fmt.Errorf("scan: %w, encoding/json: %w", err, want)
 	}
 	for i, path := range testPaths {
 		if err != nil {
 			if got[i] != (Value{}) {
-				return fmt.Errorf("%s is %v in spite of %v", path, got[i], err)
+				return fmt.Errorf("%s is %v in spite of %w", path, got[i], err)
 			}
 			continue
 		}
@@ -180,7 +180,7 @@ func differFields(record []byte, s *Scanner) error {
 	fields, err := s.Fields(record, nil)
 	m, want := decode(record)
 	if (err == nil) != (want == nil) {
-		return fmt.Errorf("Fields: %v, encoding/json: %v", err, want)
+		return fmt.Errorf("Fields: %w, encoding/json: %w", err, want)
 	}
 	if len(fields) != len(m) {
 		return fmt.Errorf("%d fields, want %d", len(fields), len(m))
