@@ -39,6 +39,7 @@ func run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, s
 	if err != nil {
 		return err
 	}
+	boundMemory()
 	w, err := open(ctx, s, p.Plan, logger)
 	if err != nil {
 		return err
