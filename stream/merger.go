@@ -28,6 +28,7 @@ type merger[E, R any] struct {
 	late   int64
 	first  bool // nothing is saved yet
 	owes   bool // losses are known that no entry counts yet
+	relist bool // an end names children: their other parents may be newer than the listing
 	stale  bool // the last listing failed
 
 	newest    map[string]*Entry
@@ -161,11 +162,13 @@ func (m *merger[E, R]) list(ctx context.Context) error {
 		}
 		m.tip = tip
 	}
-	if m.roster.listed != nil && time.Since(m.listedAt) < listEvery && (!m.mayEnd() || m.p.rules.endUnlisted) {
+	if m.roster.listed != nil && time.Since(m.listedAt) < listEvery && !m.relist && (!m.mayEnd() || m.p.rules.endUnlisted) {
 		return nil
 	}
 	ps, err := m.a.Source.Partitions(ctx)
 	m.stale = err != nil
+	m.relist = m.relist && m.stale
+	m.roster.partial = m.relist
 	if err != nil {
 		if m.roster.listed == nil {
 			return fmt.Errorf("source: %w", err)
@@ -203,6 +206,7 @@ func (m *merger[E, R]) follow(ctx context.Context, name string) error {
 		return nil
 	}
 	m.newest[name] = e
+	m.relist = m.relist || len(e.Children) > 0
 	if old == nil {
 		return nil
 	}

@@ -11,6 +11,7 @@ type roster struct {
 	rows     []RosterRow // by name
 	listed   map[string]Partition
 	frontier Instant
+	partial  bool // the listing may not have every parent of a child yet
 	rules    rules
 }
 
@@ -98,6 +99,9 @@ func (r *roster) start(p Partition, candidates map[string]Partition, newest func
 		if r.find(parent) == nil {
 			if _, waiting := candidates[parent]; waiting && !r.rules.eagerChildren {
 				return 0, false // the parent itself has still to be read
+			}
+			if r.partial {
+				return 0, false
 			}
 			continue // expired: counts as ended and gives no watermark
 		}

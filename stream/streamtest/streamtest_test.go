@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -229,12 +230,11 @@ func (h hasty) Stage(ctx context.Context, id stream.CheckpointID, rows []stream.
 // forgetful takes nothing under an id that it has seen, and forgets what it has seen with its process.
 type forgetful struct {
 	*Sink
-	deliveries *int
+	deliveries *atomic.Int64
 }
 
 func (f forgetful) Deliver(ctx context.Context, id stream.CheckpointID, rows []stream.Row) error {
-	*f.deliveries++
-	id.Part = *f.deliveries // what was seen under it is forgotten
+	id.Part = int(f.deliveries.Add(1)) // what was seen under it is forgotten
 	return f.Sink.Deliver(ctx, id, rows)
 }
 
@@ -242,7 +242,7 @@ func (f forgetful) Deliver(ctx context.Context, id stream.CheckpointID, rows []s
 func TestKillEverywhereFindsFaults(t *testing.T) {
 	for name, wrap := range map[string]func(*Sink) stream.Sink{
 		"shows rows before they are saved": func(s *Sink) stream.Sink { return hasty{s} },
-		"does not know what it has seen":   func(s *Sink) stream.Sink { return forgetful{s, new(int)} },
+		"does not know what it has seen":   func(s *Sink) stream.Sink { return forgetful{s, new(atomic.Int64)} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			failures := killEverywhere(t, copies(), Lines("1\n2\n3\n4\n5\n6"), wrap)
