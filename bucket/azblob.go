@@ -1,6 +1,7 @@
 package bucket
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,14 +9,16 @@ import (
 	"os"
 	"strings"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 	"gocloud.dev/blob/azureblob"
 )
 
-// openAzure opens a container of Azure Blob Storage: by AZURE_STORAGE_CONNECTION_STRING when that is
-// set, by the environment's identity (azidentity) otherwise.
+// openAzure opens a container of Azure Blob Storage. Of AZURE_STORAGE_CONNECTION_STRING,
+// AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN and the environment's identity (azidentity) it uses the
+// first that is there.
 func openAzure(ctx context.Context, name, prefix string, params url.Values) (Bucket, error) {
 	client, err := azureClient(name, params)
 	if err != nil {
@@ -25,32 +28,58 @@ func openAzure(ctx context.Context, name, prefix string, params url.Values) (Buc
 	if err != nil {
 		return nil, fmt.Errorf("azblob://%s: %w", name, err)
 	}
-	return &cloud{b: b, prefix: prefix, url: where("azblob", name, prefix), conflict: azureConflict}, nil
+	return &cloud{b, prefix, where("azblob", name, prefix), verdict{
+		// 409 BlobAlreadyExists is the answer to If-None-Match: *, and a failed condition is one too.
+		taken: func(err error) bool {
+			return bloberror.HasCode(err, bloberror.BlobAlreadyExists, bloberror.ConditionNotMet)
+		},
+		missing: func(err error) bool { return bloberror.HasCode(err, bloberror.BlobNotFound) },
+		explain: explainAzure,
+	}, b.Delete}, nil
 }
 
 func azureClient(name string, params url.Values) (*container.Client, error) {
+	account, endpoint := params.Get("account"), params.Get("endpoint")
 	if text := os.Getenv("AZURE_STORAGE_CONNECTION_STRING"); text != "" {
-		return container.NewClientFromConnectionString(text, name, nil)
+		if account != "" || endpoint != "" {
+			return nil, errors.New("AZURE_STORAGE_CONNECTION_STRING is set and names the account: remove account and endpoint, or unset it")
+		}
+		client, err := container.NewClientFromConnectionString(text, name, nil)
+		if err != nil {
+			return nil, errors.New("AZURE_STORAGE_CONNECTION_STRING cannot be read: it needs AccountName, AccountKey or SharedAccessSignature, and an endpoint")
+		}
+		return client, nil
 	}
-	account := params.Get("account")
+	account = cmp.Or(account, os.Getenv("AZURE_STORAGE_ACCOUNT"))
 	if account == "" {
-		account = os.Getenv("AZURE_STORAGE_ACCOUNT")
-	}
-	endpoint := params.Get("endpoint")
-	switch {
-	case account == "" && endpoint == "":
 		return nil, errors.New("the storage account is missing: add ?account=, or set AZURE_STORAGE_ACCOUNT or AZURE_STORAGE_CONNECTION_STRING")
-	case endpoint == "":
-		endpoint = "https://" + account + ".blob.core.windows.net"
+	}
+	endpoint = cmp.Or(endpoint, "https://"+account+".blob.core.windows.net")
+	at := strings.TrimSuffix(endpoint, "/") + "/" + name
+	if key := os.Getenv("AZURE_STORAGE_KEY"); key != "" {
+		shared, err := container.NewSharedKeyCredential(account, key)
+		if err != nil {
+			return nil, errors.New("AZURE_STORAGE_KEY is not a storage account's key")
+		}
+		return container.NewClientWithSharedKeyCredential(at, shared, nil)
+	}
+	if token := os.Getenv("AZURE_STORAGE_SAS_TOKEN"); token != "" {
+		return container.NewClientWithNoCredential(at+"?"+strings.TrimPrefix(token, "?"), nil)
 	}
 	identity, err := azidentity.NewDefaultAzureCredential(nil)
 	if err != nil {
 		return nil, err
 	}
-	return container.NewClient(strings.TrimSuffix(endpoint, "/")+"/"+name, identity, nil)
+	return container.NewClient(at, identity, nil)
 }
 
-// azureConflict: 409 BlobAlreadyExists on If-None-Match is an answer, and so is a failed condition.
-func azureConflict(err error) bool {
-	return bloberror.HasCode(err, bloberror.BlobAlreadyExists, bloberror.ConditionNotMet) || failedPrecondition(err)
+func explainAzure(err error) string {
+	var response *azcore.ResponseError
+	switch {
+	case errors.As(err, &response):
+		return answer(response.ErrorCode, "", response.StatusCode)
+	case strings.Contains(err.Error(), "DefaultAzureCredential: "):
+		return "no Azure credentials: set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or run under an identity"
+	}
+	return ""
 }

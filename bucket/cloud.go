@@ -5,41 +5,55 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"slices"
 	"strings"
 
 	"gocloud.dev/blob"
-	"gocloud.dev/gcerrors"
 )
 
-// cloud is a bucket of gocloud.dev/blob.
+// cloud is a bucket of gocloud.dev/blob. What an error means is read from the provider's own error:
+// the library calls several failures NotFound that are not an object's absence (a 403 of GCS, any 404
+// and an unresolved host name of Azure, a missing bucket of S3).
 type cloud struct {
 	b      *blob.Bucket
 	prefix string
 	url    string
-	// conflict reports whether a failed conditional write means for certain that the name is taken.
-	conflict func(error) bool
+	verdict
+	remove func(ctx context.Context, key string) error // the library's, unless the driver has a better one
+}
+
+// verdict reads one provider's errors.
+type verdict struct {
+	taken   func(error) bool   // a conditional write was refused, for certain, since the name is taken
+	missing func(error) bool   // there is no such object, in a bucket that answers
+	explain func(error) string // the provider's reason in words, "" when it gave none
 }
 
 func (c *cloud) Create(ctx context.Context, name string, data []byte) error {
-	err := c.write(ctx, name, data, true)
-	if err != nil && c.conflict(err) {
-		return ErrExists
-	}
-	return err
-}
-
-func (c *cloud) Put(ctx context.Context, name string, data []byte) error {
-	return c.write(ctx, name, data, false)
-}
-
-func (c *cloud) write(ctx context.Context, name string, data []byte, ifNotExist bool) error {
 	if err := ready(ctx, name); err != nil {
 		return err
 	}
-	// The drivers allocate whole buffers before the first byte: 16 MiB on GCS, 8 MiB on Azure.
+	err := c.write(ctx, name, data, true)
+	if err != nil && c.taken(err) {
+		return ErrExists
+	}
+	return c.failed(ctx, name, err)
+}
+
+func (c *cloud) Put(ctx context.Context, name string, data []byte) error {
+	if err := ready(ctx, name); err != nil {
+		return err
+	}
+	return c.failed(ctx, name, c.write(ctx, name, data, false))
+}
+
+// write uploads with a buffer that fits, since the drivers allocate all of theirs before the first
+// byte: 16 MiB on GCS, 8 MiB on Azure. One byte more than the data makes it one request; beyond the
+// largest buffer it is a multipart upload, whose condition the store checks when it completes it.
+func (c *cloud) write(ctx context.Context, name string, data []byte, ifNotExist bool) error {
 	return c.b.WriteAll(ctx, c.prefix+name, data, &blob.WriterOptions{
-		IfNotExist: ifNotExist, BufferSize: min(max(len(data), 1<<10), 8<<20),
+		IfNotExist: ifNotExist, BufferSize: min(len(data)+1, 8<<20),
 		ContentType: "application/octet-stream", DisableContentTypeDetection: true,
 	})
 }
@@ -49,13 +63,16 @@ func (c *cloud) Get(ctx context.Context, name string) ([]byte, error) {
 		return nil, err
 	}
 	data, err := c.b.ReadAll(ctx, c.prefix+name)
-	if gcerrors.Code(err) == gcerrors.NotFound {
+	if err != nil && c.missing(err) {
 		return nil, ErrNotFound
 	}
-	return data, err
+	return data, c.failed(ctx, name, err)
 }
 
 func (c *cloud) List(ctx context.Context, prefix string) ([]string, error) {
+	if err := readyList(ctx, prefix); err != nil {
+		return nil, err
+	}
 	var names []string
 	pages := c.b.List(&blob.ListOptions{Prefix: c.prefix + prefix})
 	for {
@@ -64,9 +81,9 @@ func (c *cloud) List(ctx context.Context, prefix string) ([]string, error) {
 			break
 		}
 		if err != nil {
-			return nil, err
+			return nil, c.failed(ctx, prefix, err)
 		}
-		if name := strings.TrimPrefix(o.Key, c.prefix); validName(name) == nil {
+		if name := strings.TrimPrefix(o.Key, c.prefix); validName(name) == nil { // other names are not ours
 			names = append(names, name)
 		}
 	}
@@ -78,17 +95,50 @@ func (c *cloud) Delete(ctx context.Context, name string) error {
 	if err := ready(ctx, name); err != nil {
 		return err
 	}
-	err := c.b.Delete(ctx, c.prefix+name)
-	if gcerrors.Code(err) == gcerrors.NotFound {
+	err := c.remove(ctx, c.prefix+name)
+	if err != nil && c.missing(err) {
 		return nil
 	}
-	return err
+	return c.failed(ctx, name, err)
 }
 
 func (c *cloud) URL() string  { return c.url }
 func (c *cloud) Close() error { return c.b.Close() }
 
-func failedPrecondition(err error) bool { return gcerrors.Code(err) == gcerrors.FailedPrecondition }
+// failure is an error of a provider in one line, without what a signed URL would give away.
+type failure struct {
+	text string
+	err  error
+}
+
+func (f *failure) Error() string { return f.text }
+func (f *failure) Unwrap() error { return f.err }
+
+func (c *cloud) failed(ctx context.Context, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+		err = fmt.Errorf("%w (%w)", ctx.Err(), err)
+	}
+	text := c.explain(err)
+	if text == "" {
+		text = err.Error()
+		var request *url.Error
+		if errors.As(err, &request) {
+			text = fmt.Sprintf("cannot reach %s: %v", redact(request.URL), request.Err)
+		}
+	}
+	return &failure{fmt.Sprintf("%s: %s", name, strings.Join(strings.Fields(text), " ")), err}
+}
+
+// answer words what a provider answered: its code, its message when that says more, and the status.
+func answer(code, message string, status int) string {
+	if message = strings.TrimSpace(message); message == "" || message == code {
+		return fmt.Sprintf("%s (HTTP %d)", code, status)
+	}
+	return fmt.Sprintf("%s: %s (HTTP %d)", code, message, status)
+}
 
 func where(scheme, name, prefix string) string {
 	return strings.TrimSuffix(fmt.Sprintf("%s://%s/%s", scheme, name, prefix), "/")

@@ -1,29 +1,35 @@
 package bucket
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
 
+	"cloud.google.com/go/storage"
 	"gocloud.dev/blob/gcsblob"
 	"gocloud.dev/gcp"
+	"google.golang.org/api/googleapi"
 	"google.golang.org/api/option"
 )
 
-// openGS opens a bucket of Google Cloud Storage.
+// attempts at one request of GCS. The other SDKs try three or four times.
+const attempts = 4
+
+// openGS opens a bucket of Google Cloud Storage. A read from a bucket that does not exist is answered
+// like one of an object that does not; writing and listing tell them apart.
 func openGS(ctx context.Context, name, prefix string, params url.Values) (Bucket, error) {
-	endpoint := params.Get("endpoint")
-	if host := os.Getenv("STORAGE_EMULATOR_HOST"); endpoint == "" && host != "" {
-		if endpoint = host; !strings.Contains(host, "://") {
-			endpoint = "http://" + host
-		}
-	}
+	endpoint := cmp.Or(params.Get("endpoint"), os.Getenv("STORAGE_EMULATOR_HOST"))
 	client := gcp.NewAnonymousHTTPClient(http.DefaultTransport)
 	opts := &gcsblob.Options{}
 	if endpoint != "" {
+		if !strings.Contains(endpoint, "://") {
+			endpoint = "http://" + endpoint
+		}
 		if !strings.Contains(endpoint, "/storage/") {
 			endpoint = strings.TrimSuffix(endpoint, "/") + "/storage/v1/"
 		}
@@ -31,7 +37,7 @@ func openGS(ctx context.Context, name, prefix string, params url.Values) (Bucket
 	} else {
 		creds, err := gcp.DefaultCredentials(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("gs://%s: no credentials: run under a service account, or `gcloud auth application-default login`: %w", name, err)
+			return nil, fmt.Errorf("gs://%s: no Google credentials: run under a service account, or `gcloud auth application-default login`: %w", name, err)
 		}
 		if client, err = gcp.NewHTTPClient(gcp.DefaultTransport(), gcp.CredentialsTokenSource(creds)); err != nil {
 			return nil, fmt.Errorf("gs://%s: %w", name, err)
@@ -41,5 +47,33 @@ func openGS(ctx context.Context, name, prefix string, params url.Values) (Bucket
 	if err != nil {
 		return nil, fmt.Errorf("gs://%s: %w", name, err)
 	}
-	return &cloud{b: b, prefix: prefix, url: where("gs", name, prefix), conflict: failedPrecondition}, nil
+	var sdk *storage.Client
+	if b.As(&sdk) {
+		sdk.SetRetry(storage.WithMaxAttempts(attempts)) // by default it tries until the context ends
+	}
+	return &cloud{b, prefix, where("gs", name, prefix), verdict{
+		taken:   func(err error) bool { return gsStatus(err) == http.StatusPreconditionFailed },
+		missing: func(err error) bool { return errors.Is(err, storage.ErrObjectNotExist) },
+		explain: explainGS,
+	}, b.Delete}, nil
+}
+
+func gsStatus(err error) int {
+	var api *googleapi.Error
+	if errors.As(err, &api) {
+		return api.Code
+	}
+	return 0
+}
+
+func explainGS(err error) string {
+	var api *googleapi.Error
+	if !errors.As(err, &api) {
+		return ""
+	}
+	message := api.Message
+	if message == "" && len(api.Body) < 500 { // reads are answered in XML
+		message = api.Body
+	}
+	return answer(http.StatusText(api.Code), message, api.Code)
 }

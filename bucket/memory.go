@@ -50,11 +50,11 @@ func (m *memory) Get(ctx context.Context, name string) ([]byte, error) {
 	if !ok {
 		return nil, ErrNotFound
 	}
-	return bytes.Clone(data), nil
+	return append([]byte{}, data...), nil
 }
 
 func (m *memory) List(ctx context.Context, prefix string) ([]string, error) {
-	if err := ctx.Err(); err != nil {
+	if err := readyList(ctx, prefix); err != nil {
 		return nil, err
 	}
 	m.mu.RLock()
@@ -81,10 +81,3 @@ func (m *memory) Delete(ctx context.Context, name string) error {
 
 func (m *memory) URL() string  { return "mem:" }
 func (m *memory) Close() error { return nil }
-
-func ready(ctx context.Context, name string) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return validName(name)
-}
