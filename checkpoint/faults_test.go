@@ -1,97 +1,84 @@
 package checkpoint
 
 import (
-	"context"
-	"errors"
 	"strings"
 	"sync"
 
 	"github.com/millstream/millstream/bucket"
+	"github.com/millstream/millstream/bucket/buckettest"
 )
 
-var errStore = errors.New("the store is ill")
+var errStore = buckettest.ErrUnavailable
 
-// ill is a bucket whose calls a test can spoil. before is asked first, and may wait: an error of it
-// means that nothing happened. after is asked when the call was carried out: an error of it hides
-// the outcome. ops are create, put, get, list, delete.
+// ill is a bucket whose calls a test can spoil, and spoil otherwise later.
 type ill struct {
-	bucket.Bucket
-	mu     sync.Mutex
-	before func(op, name string) error
-	after  func(op, name string) error
-	calls  map[string]int
+	*buckettest.Faults
+	mu    sync.Mutex
+	hooks []hook
 }
 
-func newIll(b bucket.Bucket) *ill { return &ill{Bucket: b, calls: make(map[string]int)} }
+// hook says what happens to a call; the first fault of several hooks counts.
+type hook func(op, name string) buckettest.Fault
 
-func (b *ill) spoil(before, after func(op, name string) error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.before, b.after = before, after
-}
-
-func (b *ill) count(op string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.calls[op]
-}
-
-func (b *ill) do(op, name string, call func() error) error {
-	b.mu.Lock()
-	before, after := b.before, b.after
-	b.calls[op]++
-	b.mu.Unlock()
-	if before != nil {
-		if err := before(op, name); err != nil {
-			return err
+func newIll(b bucket.Bucket) *ill {
+	i := &ill{}
+	i.Faults = &buckettest.Faults{Bucket: b, Hook: func(op, name string) (f buckettest.Fault) {
+		i.mu.Lock()
+		hooks := i.hooks
+		i.mu.Unlock()
+		for _, h := range hooks {
+			if f = h(op, name); f.Err != nil || f.Hold != nil || f.Hide != nil {
+				break
+			}
 		}
-	}
-	if err := call(); err != nil {
-		return err
-	}
-	if after != nil {
-		return after(op, name)
-	}
-	return nil
+		return f
+	}}
+	return i
 }
 
-func (b *ill) Create(ctx context.Context, name string, data []byte) error {
-	return b.do("create", name, func() error { return b.Bucket.Create(ctx, name, data) })
+func (i *ill) spoil(hooks ...hook) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.hooks = hooks
 }
 
-func (b *ill) Put(ctx context.Context, name string, data []byte) error {
-	return b.do("put", name, func() error { return b.Bucket.Put(ctx, name, data) })
+func (i *ill) count(op string) int { return i.Calls(op) }
+
+// fail fails the first times calls of op on names with the given part: nothing happens.
+func fail(op, part string, times int) hook {
+	return matching(op, part, times, buckettest.Fault{Err: errStore})
 }
 
-func (b *ill) Get(ctx context.Context, name string) (data []byte, err error) {
-	err = b.do("get", name, func() (err error) { data, err = b.Bucket.Get(ctx, name); return err })
-	return data, err
+// hide carries them out, but hides how it went.
+func hide(op, part string, times int) hook {
+	return matching(op, part, times, buckettest.Fault{Err: errStore, After: true})
 }
 
-func (b *ill) List(ctx context.Context, prefix string) (names []string, err error) {
-	err = b.do("list", prefix, func() (err error) { names, err = b.Bucket.List(ctx, prefix); return err })
-	return names, err
-}
-
-func (b *ill) Delete(ctx context.Context, name string) error {
-	return b.do("delete", name, func() error { return b.Bucket.Delete(ctx, name) })
-}
-
-// fail returns a hook that fails the first times calls of op on names with the given part.
-func fail(op, part string, times int) func(op, name string) error {
+func matching(op, part string, times int, f buckettest.Fault) hook {
 	var mu sync.Mutex
-	return func(o, name string) error {
+	return func(o, name string) buckettest.Fault {
 		mu.Lock()
 		defer mu.Unlock()
 		if o != op || !strings.Contains(name, part) || times == 0 {
-			return nil
+			return buckettest.Fault{}
 		}
 		times--
-		return errStore
+		return f
 	}
 }
 
-// both asks one hook, then another.
-func both(a, b func(op, name string) error) func(op, name string) error {
-	return func(op, name string) error { return errors.Join(a(op, name), b(op, name)) }
+// once calls do before the next call of op on a name with the given part, whose answer is err.
+func once(op, part string, do func() error) hook {
+	var mu sync.Mutex
+	var done bool
+	return func(o, name string) buckettest.Fault {
+		mu.Lock()
+		first := !done && o == op && strings.Contains(name, part)
+		done = done || first
+		mu.Unlock()
+		if !first {
+			return buckettest.Fault{}
+		}
+		return buckettest.Fault{Err: do()}
+	}
 }

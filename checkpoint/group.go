@@ -146,8 +146,8 @@ func (r *run) join(ctx, background context.Context, helpers *sync.WaitGroup) err
 func (r *run) loop(ctx, background context.Context, helpers *sync.WaitGroup) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	merger := r.s.follow(stream.MergerPartition)
 	for {
-		news := r.s.news.next()
 		r.mu.Lock()
 		m := r.member
 		r.mu.Unlock()
@@ -157,18 +157,27 @@ func (r *run) loop(ctx, background context.Context, helpers *sync.WaitGroup) err
 			}
 			continue
 		}
+		saved := merger.state().base
 		done, err := r.step(ctx)
 		if done || err != nil {
 			return err
 		}
 		timer.Reset(r.pause())
-		select {
-		case <-timer.C:
-		case <-news:
-		case <-r.wake:
-		case <-m.lost:
-		case <-ctx.Done():
-			return nil
+		for waiting := true; waiting; {
+			news := r.s.news.next()
+			if merger.state().base != saved { // of all entries only the merger's say what there is to do
+				break
+			}
+			select {
+			case <-news:
+				continue
+			case <-timer.C:
+			case <-r.wake:
+			case <-m.lost:
+			case <-ctx.Done():
+				return nil
+			}
+			waiting = false
 		}
 	}
 }
@@ -458,6 +467,11 @@ func (r *run) claimAndServe(ctx context.Context, t *tenant, m *member, row strea
 	case errors.Is(err, stream.ErrFenced), errors.Is(err, stream.ErrLeaseLost):
 		r.s.logger.Warn("the assignment has ended", "partition", row.Name, "claim", c.entry.Number, "error", err)
 		return r.s.lease / 20, nil
+	}
+	if base := f.state().base; base != nil && base.Number > c.entry.Number {
+		r.mu.Lock()
+		t.failures = 0 // it came forward before it failed
+		r.mu.Unlock()
 	}
 	retry := r.failed(t)
 	r.s.logger.Error("the assignment has failed: claiming again", "partition", row.Name, "claim", c.entry.Number, "in", retry, "error", err)

@@ -124,14 +124,14 @@ func testSameBytes(t *testing.T, r rules) error {
 	b := newIll(bucket.Memory())
 	o := mustClaim(t, open(t, with(b, r)), "a")
 	// The first attempt is carried out, but neither its answer nor the reading back arrives.
-	b.spoil(fail("get", "log/a/00000000000000000002", 1), fail("create", "log/a/", 1))
+	b.spoil(fail("get", "log/a/00000000000000000002", 1), hide("create", "log/a/", 1))
 	return o.Append(t.Context(), checkpointAt(1))
 }
 
 func testReadBack(t *testing.T, r rules) error {
 	b := newIll(bucket.Memory())
 	o := mustClaim(t, open(t, with(b, r)), "a")
-	b.spoil(nil, fail("create", "log/a/", 1))
+	b.spoil(hide("create", "log/a/", 1))
 	return o.Append(t.Context(), checkpointAt(1))
 }
 
@@ -140,14 +140,10 @@ func testUnknownNumber(t *testing.T, r rules) error {
 	first := mustClaim(t, open(t, with(b, r)), "a")
 	other := open(t, config(b.Bucket))
 	// The attempt fails, and before it is repeated somebody else claims that very number.
-	b.spoil(func(op, name string) error {
-		if op != "create" {
-			return nil
-		}
-		b.spoil(nil, nil)
+	b.spoil(once("create", "log/a/", func() error {
 		mustClaim(t, other, "a")
 		return errStore
-	}, nil)
+	}))
 	for p := range int64(3) {
 		err := first.Append(t.Context(), checkpointAt(p))
 		switch {
@@ -169,14 +165,10 @@ func testClaimInHole(t *testing.T, r rules) error {
 	o := mustClaim(t, open(t, cfg), "a")
 	o.fill(t, 1, 3)
 	// A claimant lists, and then is held up for long: its number is used, and deleted, meanwhile.
-	b.spoil(func(op, name string) error {
-		if op == "create" && strings.Contains(name, "log/a/") {
-			b.spoil(nil, nil)
-			o.fill(t, 4, 20)
-			return o.retention.sweep(t.Context())
-		}
-		return nil
-	}, nil)
+	b.spoil(once("create", "log/a/", func() error {
+		o.fill(t, 4, 20)
+		return o.retention.sweep(t.Context())
+	}))
 	late, err := claimBy(t, open(t, with(b, r)), "a")
 	if errors.Is(err, errNotNow) {
 		return nil
@@ -284,7 +276,7 @@ func testSelfStop(t *testing.T, r rules) error {
 	time.Sleep(10 * time.Second)
 	synctest.Wait()
 	first := w.claimed("a")[0]
-	b.spoil(fail("put", "members/", 20), nil)
+	b.spoil(fail("put", "members/", 20))
 	var lost error
 	select {
 	case <-first.Lost:
@@ -496,19 +488,12 @@ func testResetRace(t *testing.T, r rules) error {
 	runFor(t, open(t, config(b)), 10*time.Second, "a")
 	served := make(chan struct{}, 100)
 	resetter := open(t, config(b.Bucket))
-	var once sync.Once
 	// Another process claims the partition by the roster that it knows; its claim reaches the log when
 	// the reset is through.
-	b.spoil(func(op, name string) error {
-		if op == "create" && strings.Contains(name, "log/a/") {
-			once.Do(func() {
-				if _, err := resetter.resetAll(t.Context()); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		return nil
-	}, nil)
+	b.spoil(once("create", "log/a/", func() error {
+		_, err := resetter.resetAll(t.Context())
+		return err
+	}))
 	s := open(t, with(b, r))
 	run := &run{s: s, ids: make(map[string]bool), blocked: make(map[string]bool), dead: make(map[string]bool)}
 	m := newMember(s)

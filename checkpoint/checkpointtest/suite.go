@@ -24,6 +24,8 @@ type Options struct {
 	Virtual bool
 	// Lease in real time. Default 1 s. Several times the slowest request.
 	Lease time.Duration
+	// Every is how many calls lie between two crash points. Default 1 in virtual time, 13 in real time.
+	Every int
 	// Seeds is how many simulations to run. Default 20 in virtual time, 1 in real time. They are
 	// numbered from First on.
 	Seeds, First int
@@ -40,11 +42,15 @@ func Suite(t *testing.T, o Options) {
 	if o.Virtual {
 		o.Lease = 15 * time.Second
 	}
+	seeds, every := 1, 13
+	if o.Virtual {
+		seeds, every = 20, 1
+	}
 	if o.Seeds == 0 {
-		o.Seeds = 1
-		if o.Virtual {
-			o.Seeds = 20
-		}
+		o.Seeds = seeds
+	}
+	if o.Every == 0 {
+		o.Every = every
 	}
 	s := suite{o}
 	for _, c := range []struct {
@@ -434,7 +440,7 @@ func (s suite) retention(t *testing.T) {
 // crashes lets a process die at every single call to the store, once before the call is carried out
 // and once after, and another one go on.
 func (s suite) crashes(t *testing.T) {
-	calls, step := 0, 1
+	calls := 0
 	s.alone(t, func(t *testing.T) {
 		w := s.world(t, 12, "a", "b")
 		p := w.process()
@@ -443,13 +449,10 @@ func (s suite) crashes(t *testing.T) {
 		must(t, p.err)
 		calls = p.calls()
 	})
-	if !s.Virtual {
-		step = calls / 5
-	}
 	// The number of calls varies a little: the last ones may not be reached.
 	calls -= 5
 	for _, before := range []bool{true, false} {
-		for at := 1; at <= calls; at += step {
+		for at := 1; at <= calls; at += s.Every {
 			t.Run(fmt.Sprintf("call %d, carried out %v", at, !before), func(t *testing.T) {
 				s.in(t, func(t *testing.T) {
 					w := s.world(t, 12, "a", "b")

@@ -13,7 +13,7 @@ func TestMemory(t *testing.T) {
 
 func TestFolder(t *testing.T) {
 	// A folder waits for the disk only, which virtual time waits for too.
-	checkpointtest.Suite(t, checkpointtest.Options{Virtual: true, Seeds: 3, Open: func(t *testing.T) bucket.Bucket {
+	checkpointtest.Suite(t, checkpointtest.Options{Virtual: true, Every: 7, Seeds: 2, Open: func(t *testing.T) bucket.Bucket {
 		b, err := bucket.Folder(t.TempDir())
 		if err != nil {
 			t.Fatal(err)
