@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -19,12 +18,17 @@ import (
 
 // view shows how the worker is doing: redrawn in place on a terminal, a line a second elsewhere.
 type view struct {
-	out    io.Writer
+	out    *os.File
 	live   bool
 	drawn  int // lines of the last frame
 	folder string
-	last   service.StatusReport
-	at     time.Time
+	past   []sample // of the last seconds, for the rate
+}
+
+// sample is how far the worker was at a time.
+type sample struct {
+	at      time.Time
+	records int64
 }
 
 func newView(out *os.File, folder string) *view {
@@ -84,27 +88,27 @@ func fetchStatus(ctx context.Context, addr string) *service.StatusReport {
 }
 
 func (v *view) frame(s *service.StatusReport) {
-	now := time.Now()
 	lines := []string{"worker: not answering (starting, or killed)"}
-	if s != nil {
-		rate := 0.0
-		if d := now.Sub(v.at).Seconds(); d > 0 && s.RecordsIn >= v.last.RecordsIn && v.last.RecordsIn > 0 {
-			rate = float64(s.RecordsIn-v.last.RecordsIn) / d
-		}
-		v.last, v.at = *s, now
-		lag, held := "-", s.HeldBy
+	if s == nil {
+		v.past = nil
+	} else {
+		now, lag, held := time.Now(), "-", s.HeldBy
 		if !s.Frontier.IsZero() {
 			lag = fmt.Sprintf("%.1fs", now.Sub(s.Frontier).Seconds())
 		}
 		if held == "" {
 			held = "-"
 		}
-		lines = []string{fmt.Sprintf("%8.0f records/s   %d read   watermark %s behind, held by %s   %d open windows",
-			rate, s.RecordsIn, lag, held, s.OpenWindows)}
+		lines = []string{fmt.Sprintf("%7.0f records/s   %8d read   watermark %s behind, held by %s   %d open windows",
+			v.rate(sample{now, s.RecordsIn}), s.RecordsIn, lag, held, s.OpenWindows)}
 	}
 	if v.live {
-		for _, row := range latestRows(v.folder, 5) {
-			lines = append(lines, "  "+row)
+		lines = append(lines, latestRows(v.folder, 5)...)
+		width, _, err := term.GetSize(int(v.out.Fd()))
+		for i, line := range lines {
+			if r := []rune(line); err == nil && len(r) >= width {
+				lines[i] = string(r[:max(width-1, 0)])
+			}
 		}
 	}
 	v.clear()
@@ -112,7 +116,23 @@ func (v *view) frame(s *service.StatusReport) {
 	v.drawn = len(lines)
 }
 
-// latestRows returns the last rows of the newest output file.
+// rate is the throughput over the last three seconds.
+func (v *view) rate(now sample) float64 {
+	if n := len(v.past); n > 0 && now.records < v.past[n-1].records {
+		v.past = nil // a new worker, which has not restored everything yet
+	}
+	v.past = append(v.past, now)
+	for now.at.Sub(v.past[0].at) > 3*time.Second {
+		v.past = v.past[1:]
+	}
+	first := v.past[0]
+	if d := now.at.Sub(first.at).Seconds(); d > 0 && first.records > 0 {
+		return float64(now.records-first.records) / d
+	}
+	return 0
+}
+
+// latestRows words the last rows of the newest output file.
 func latestRows(folder string, n int) []string {
 	names, _ := filepath.Glob(filepath.Join(folder, "*.ndjson"))
 	if len(names) == 0 {
@@ -123,12 +143,12 @@ func latestRows(folder string, n int) []string {
 	if err != nil {
 		return nil
 	}
-	rows := strings.Split(strings.TrimSpace(string(data)), "\n")
-	rows = rows[max(0, len(rows)-n):]
-	for i, r := range rows {
-		if len(r) > 150 {
-			rows[i] = r[:149] + "…"
+	var rows []string
+	for line := range strings.Lines(string(data)) {
+		var t total
+		if json.Unmarshal([]byte(line), &t) == nil {
+			rows = append(rows, fmt.Sprintf("  %s  %-14s %6d views  %8d ms in all, %d to %d", t.Start, t.Page, t.Views, t.TotalMS, t.Fastest, t.Slowest))
 		}
 	}
-	return rows
+	return rows[max(0, len(rows)-n):]
 }
