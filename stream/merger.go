@@ -32,6 +32,7 @@ type merger[E, R any] struct {
 	stale  bool // the last listing failed
 
 	newest    map[string]*Entry
+	restored  Instant // the frontier when this merger took over: what lies below is its predecessors' to judge
 	listedAt  time.Time
 	lastStart time.Time
 	lastTook  time.Duration
@@ -117,8 +118,8 @@ func (m *merger[E, R]) close(ctx context.Context, final *MergerEntry) error {
 func (m *merger[E, R]) pass(ctx context.Context) (bool, error) {
 	for i := range m.roster.rows {
 		name := m.roster.rows[i].Name
-		if m.roster.rows[i].Ended && m.newest[name] != nil {
-			continue
+		if e := m.newest[name]; e != nil && e.Kind == KindEnd {
+			continue // nothing follows it
 		}
 		if err := m.follow(ctx, name); err != nil {
 			return false, err
@@ -133,7 +134,7 @@ func (m *merger[E, R]) pass(ctx context.Context) (bool, error) {
 	if m.width == 0 {
 		frontier = m.roster.frontier
 	}
-	ended := m.roster.ended() && !m.stale
+	ended := m.mayEnd() && m.roster.ended() && !m.stale
 	if ended {
 		frontier = EndOfTime
 	} else if frontier == EndOfTime {
@@ -211,7 +212,7 @@ func (m *merger[E, R]) follow(ctx context.Context, name string) error {
 		return nil
 	}
 	for _, f := range e.Frozen {
-		if f.End > m.roster.frontier || slices.ContainsFunc(old.Frozen, func(o Frozen) bool { return o.End == f.End }) {
+		if f.End <= m.restored || f.End > m.roster.frontier || slices.ContainsFunc(old.Frozen, func(o Frozen) bool { return o.End == f.End }) {
 			continue
 		}
 		m.late += f.Count
@@ -356,7 +357,7 @@ func (m *merger[E, R]) restore(ctx context.Context) error {
 		m.width = m.p.Operator.Slice()
 		m.state = m.p.Operator.Merger()
 	}
-	m.roster.frontier, m.target, m.first = Beginning, Beginning, true
+	m.roster.frontier, m.restored, m.target, m.first = Beginning, Beginning, Beginning, true
 	base := m.a.Base
 	if base == nil || base.Kind == KindReset || base.Merger == nil {
 		return nil
@@ -368,6 +369,7 @@ func (m *merger[E, R]) restore(ctx context.Context) error {
 	if err := m.c.again(ctx, base); err != nil {
 		return err
 	}
+	m.restored = m.roster.frontier
 	m.losses, m.owes = m.losses+m.c.losses, m.c.losses > 0
 	for _, blob := range base.Snapshot {
 		data, err := m.a.Log.ReadBlob(ctx, blob)

@@ -42,7 +42,7 @@ func (r *roster) list(ps []Partition, newest func(string) *Entry) {
 			return false
 		}
 		e := newest(row.Name)
-		return e != nil && !slices.ContainsFunc(e.Frozen, func(f Frozen) bool { return f.End > r.frontier })
+		return e != nil && e.Kind == KindEnd && !slices.ContainsFunc(e.Frozen, func(f Frozen) bool { return f.End > r.frontier })
 	})
 }
 
@@ -126,7 +126,7 @@ func (r *roster) start(p Partition, candidates map[string]Partition, newest func
 // watermark is what a row counts with (M4).
 func (r *roster) watermark(row *RosterRow, e *Entry) Instant {
 	switch {
-	case row.Ended,
+	case row.Ended && e != nil && e.Kind == KindEnd, // a merger that has just started may know an older entry, whose slices are not all
 		r.rules.endedAtOnce && e != nil && e.Watermark == EndOfTime,
 		r.rules.ignoreUnread && e == nil,
 		r.rules.skipIdle && e != nil && e.Idle:

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millstream/millstream/bucket"
@@ -200,14 +201,18 @@ type faults struct {
 
 // gate stands between one process and the world.
 type gate struct {
-	mu     sync.Mutex
-	rng    *rand.Rand
-	noisy  time.Time // until then calls go wrong
-	noise  float64
-	paused chan struct{} // closed when the process goes on; nil: it runs
-	dead   bool
-	frozen time.Duration // how long it was paused on a boot clock that stands still then
-	faults *faults
+	mu      sync.Mutex
+	rng     *rand.Rand
+	noisy   time.Time // until then calls go wrong
+	noise   float64
+	paused  chan struct{} // closed when the process goes on; nil: it runs
+	dead    bool
+	killAt  int // the process dies at this write; 0: never
+	writes  int
+	died    chan struct{}
+	frozen  time.Duration // how long it was paused on a boot clock that stands still then
+	missing int           // how many readings of a slice's object still find nothing
+	faults  *faults
 }
 
 var errFault = errors.New("injected fault")
@@ -228,11 +233,24 @@ func (g *gate) pass() error {
 	}
 }
 
-func (g *gate) decide(streamtest.Op) streamtest.Fate {
+func (g *gate) decide(op streamtest.Op) streamtest.Fate {
 	if err := g.pass(); err != nil {
 		return streamtest.Fate{Fail: err}
 	}
 	g.mu.Lock()
+	if op.Kind == "create" || op.Kind == "deliver" {
+		if g.writes++; g.writes == g.killAt {
+			g.dead = true
+			close(g.died)
+			g.mu.Unlock()
+			return streamtest.Fate{Fail: errFault}
+		}
+	}
+	if g.missing > 0 && op.Kind == "get" && strings.HasSuffix(op.Name, "-slice") {
+		g.missing--
+		g.mu.Unlock()
+		return streamtest.Fate{Fail: bucket.ErrNotFound}
+	}
 	x, d := g.rng.Float64(), time.Duration(g.rng.Int64N(int64(30*time.Second)))
 	noisy := time.Now().Before(g.noisy)
 	g.mu.Unlock()
@@ -309,6 +327,7 @@ type world struct {
 	dead   streamtest.Sink
 	faults faults
 	said   said
+	early  atomic.Int64 // acks of batches whose rows are not delivered
 }
 
 // instance is one process.
@@ -354,6 +373,9 @@ func (w *world) serve(ctx context.Context, p *stream.Pipeline[int64, sum], g *ga
 	for m := range messages {
 		go func() {
 			if g.pass() == nil && p.Handle(m) == nil {
+				if b, err := stream.BatchOf(m); p.Operator.Slice() == 0 && err == nil && int64(w.delivered(b.Assignment.Partition)) < b.Next.Number {
+					w.early.Add(1)
+				}
 				m.Ack()
 			} else {
 				m.Nack()
@@ -361,6 +383,16 @@ func (w *world) serve(ctx context.Context, p *stream.Pipeline[int64, sum], g *ga
 		}()
 	}
 	return sub.Err()
+}
+
+// delivered is how many rows of a partition are in the sink.
+func (w *world) delivered(partition string) (n int) {
+	for _, r := range w.sink.Rows() {
+		if strings.HasPrefix(r.Key, partition+".") || r.Key == partition {
+			n++
+		}
+	}
+	return n
 }
 
 // merged returns the merger's part of its newest entry.
