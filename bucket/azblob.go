@@ -8,8 +8,10 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
@@ -35,16 +37,19 @@ func openAzure(ctx context.Context, name, prefix string, params url.Values) (Buc
 		},
 		missing: func(err error) bool { return bloberror.HasCode(err, bloberror.BlobNotFound) },
 		explain: explainAzure,
-	}, b.Delete}, nil
+	}, b.Delete, nil}, nil
 }
 
 func azureClient(name string, params url.Values) (*container.Client, error) {
+	options := &container.ClientOptions{ClientOptions: azcore.ClientOptions{
+		Retry: policy.RetryOptions{MaxRetries: attempts - 1, RetryDelay: 200 * time.Millisecond, MaxRetryDelay: 2 * time.Second},
+	}}
 	account, endpoint := params.Get("account"), params.Get("endpoint")
 	if text := os.Getenv("AZURE_STORAGE_CONNECTION_STRING"); text != "" {
 		if account != "" || endpoint != "" {
 			return nil, errors.New("AZURE_STORAGE_CONNECTION_STRING is set and names the account: remove account and endpoint, or unset it")
 		}
-		client, err := container.NewClientFromConnectionString(text, name, nil)
+		client, err := container.NewClientFromConnectionString(text, name, options)
 		if err != nil {
 			return nil, errors.New("AZURE_STORAGE_CONNECTION_STRING cannot be read: it needs AccountName, AccountKey or SharedAccessSignature, and an endpoint")
 		}
@@ -61,16 +66,16 @@ func azureClient(name string, params url.Values) (*container.Client, error) {
 		if err != nil {
 			return nil, errors.New("AZURE_STORAGE_KEY is not a storage account's key")
 		}
-		return container.NewClientWithSharedKeyCredential(at, shared, nil)
+		return container.NewClientWithSharedKeyCredential(at, shared, options)
 	}
 	if token := os.Getenv("AZURE_STORAGE_SAS_TOKEN"); token != "" {
-		return container.NewClientWithNoCredential(at+"?"+strings.TrimPrefix(token, "?"), nil)
+		return container.NewClientWithNoCredential(at+"?"+strings.TrimPrefix(token, "?"), options)
 	}
 	identity, err := azidentity.NewDefaultAzureCredential(nil)
 	if err != nil {
 		return nil, err
 	}
-	return container.NewClient(at, identity, nil)
+	return container.NewClient(at, identity, options)
 }
 
 func explainAzure(err error) string {

@@ -14,29 +14,34 @@ import (
 const (
 	checkWriters = 8
 	checkNames   = 16
-	checkCleanUp = 10 * time.Second // of a store that has stopped answering
+	checkWithin  = 30 * time.Second
+	checkCleanUp = 5 * time.Second // of a store that has stopped answering
 )
 
-// Check finds out whether the store keeps Create's promise (A10): eight writers race for sixteen fresh
-// names, one name after the other, exactly one may win each, and its bytes must be read back. What it
-// wrote it deletes again; what a crash or a late write leaves is named _check- and harmless. The error
-// names the store and what it did wrong, or why it could not be used.
+// Check finds out within half a minute whether the store keeps Create's promise (A10): eight writers
+// race for sixteen fresh names, one name after the other, exactly one may win each, and its bytes must
+// be read back. What it wrote it deletes again; what a crash or a late write leaves is named _check-
+// and harmless. The error names the store and what it did wrong, or why it could not be used.
 func Check(ctx context.Context, b Bucket) error {
 	prefix := "_check-" + rand.Text() + "-"
 	names := make([]string, checkNames)
 	for n := range names {
 		names[n] = fmt.Sprintf("%s%02d", prefix, n)
 	}
+	raced := 0
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkCleanUp)
 		defer cancel()
 		var wait sync.WaitGroup
-		for _, name := range names {
+		for _, name := range names[:raced] {
 			wait.Go(func() { _ = b.Delete(ctx, name) })
 		}
 		wait.Wait()
 	}()
+	ctx, cancel := context.WithTimeout(ctx, checkWithin)
+	defer cancel()
 	for _, name := range names {
+		raced++
 		if err := race(ctx, b, name); err != nil {
 			return fmt.Errorf("%s: %w", b.URL(), err)
 		}

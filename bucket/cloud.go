@@ -12,6 +12,10 @@ import (
 	"gocloud.dev/blob"
 )
 
+// attempts is how often a driver offers a request before it reports the failure: callers have retries
+// of their own, which know more. It is the AWS SDK's default.
+const attempts = 3
+
 // cloud is a bucket of gocloud.dev/blob. What an error means is read from the provider's own error:
 // the library calls several failures NotFound that are not an object's absence (a 403 of GCS, any 404
 // and an unresolved host name of Azure, a missing bucket of S3).
@@ -21,6 +25,8 @@ type cloud struct {
 	url    string
 	verdict
 	remove func(ctx context.Context, key string) error // the library's, unless the driver has a better one
+	// before adjusts the driver's writer for so many bytes; nil when there is nothing to adjust.
+	before func(size int) func(as func(any) bool) error
 }
 
 // verdict reads one provider's errors.
@@ -49,13 +55,17 @@ func (c *cloud) Put(ctx context.Context, name string, data []byte) error {
 }
 
 // write uploads with a buffer that fits, since the drivers allocate all of theirs before the first
-// byte: 16 MiB on GCS, 8 MiB on Azure. One byte more than the data makes it one request; beyond the
-// largest buffer it is a multipart upload, whose condition the store checks when it completes it.
+// byte: 16 MiB on GCS, 8 MiB on Azure. One byte more than the data makes it one request. Beyond the
+// largest buffer GCS and Azure get several, and check the condition with the last one.
 func (c *cloud) write(ctx context.Context, name string, data []byte, ifNotExist bool) error {
-	return c.b.WriteAll(ctx, c.prefix+name, data, &blob.WriterOptions{
+	options := blob.WriterOptions{
 		IfNotExist: ifNotExist, BufferSize: min(len(data)+1, 8<<20),
 		ContentType: "application/octet-stream", DisableContentTypeDetection: true,
-	})
+	}
+	if c.before != nil {
+		options.BeforeWrite = c.before(len(data))
+	}
+	return c.b.WriteAll(ctx, c.prefix+name, data, &options)
 }
 
 func (c *cloud) Get(ctx context.Context, name string) ([]byte, error) {

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"cloud.google.com/go/storage"
 	"gocloud.dev/blob/gcsblob"
@@ -16,9 +17,6 @@ import (
 	"google.golang.org/api/googleapi"
 	"google.golang.org/api/option"
 )
-
-// attempts at one request of GCS. The other SDKs try three or four times.
-const attempts = 4
 
 // openGS opens a bucket of Google Cloud Storage. A read from a bucket that does not exist is answered
 // like one of an object that does not; writing and listing tell them apart.
@@ -55,7 +53,23 @@ func openGS(ctx context.Context, name, prefix string, params url.Values) (Bucket
 		taken:   func(err error) bool { return gsStatus(err) == http.StatusPreconditionFailed },
 		missing: func(err error) bool { return errors.Is(err, storage.ErrObjectNotExist) },
 		explain: explainGS,
-	}, b.Delete}, nil
+	}, b.Delete, patientGS}, nil
+}
+
+// patientGS bounds an upload's retries, for which the client's number of attempts does not count:
+// without this they go on until the context ends.
+func patientGS(int) func(func(any) bool) error {
+	return func(as func(any) bool) error {
+		var object **storage.ObjectHandle
+		if !as(&object) {
+			return errors.New("the GCS driver has no object handle")
+		}
+		var failures atomic.Int32
+		*object = (*object).Retryer(storage.WithErrorFunc(func(err error) bool {
+			return failures.Add(1) < attempts && storage.ShouldRetry(err)
+		}))
+		return nil
+	}
 }
 
 func gsStatus(err error) int {

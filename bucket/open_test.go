@@ -48,7 +48,7 @@ func TestOpenErrors(t *testing.T) {
 		"s3://b?region=a&region=b":         "s3://b: parameter region is given twice",
 		"s3://b?region=%zzhunter2":         "s3://b: the parameters cannot be read",
 		"s3:///p":                          "s3:///p: the bucket's name is missing",
-		"s3://b/../p":                      `s3://b/../p: object name "../p": a segment is empty, . or ..`,
+		"s3://b/../p":                      `s3://b/../p: object name "../p": a segment is empty, . or ends in ..`,
 		"s3://b":                           "s3://b: the region is missing: add ?region= or set AWS_REGION",
 		"gs://b?region=x":                  "gs://b: a gs: store has no parameter region; it has endpoint",
 		"mem:x":                            "mem:x: write mem: alone; every one is separate",
@@ -58,7 +58,7 @@ func TestOpenErrors(t *testing.T) {
 		"./out?compresion=gzip&b=c":        "./out: a folder has no parameter compresion, b; in a file:// URL a name's own question mark is %3F",
 		"file:///tmp/out?compression=gzip": "file:///tmp/out: a file: store has no parameters (compression)",
 		"azblob://c/p":                     "azblob://c: the storage account is missing: add ?account=, or set AZURE_STORAGE_ACCOUNT or AZURE_STORAGE_CONNECTION_STRING",
-		file + "/below":                    file + ": a file is where a folder should be: not a directory",
+		file + "/below":                    file + "/below: a file is where a folder should be: not a directory",
 		"file://" + file:                   file + ": a file is where a folder should be: not a directory",
 	} {
 		b, err := bucket.Open(t.Context(), raw)
@@ -203,7 +203,7 @@ func TestUnreachable(t *testing.T) {
 	t.Setenv("AZURE_STORAGE_SAS_TOKEN", "sv=2026&sig=hunter2")
 	server := httptest.NewServer(nil)
 	server.Close() // a port where nobody listens
-	for _, raw := range []string{"s3://b?endpoint=", "azblob://b?account=a&endpoint="} {
+	for _, raw := range []string{"s3://b?endpoint=", "gs://b?endpoint=", "azblob://b?account=a&endpoint="} {
 		t.Run(raw[:2], func(t *testing.T) {
 			t.Parallel()
 			err := bucket.Check(t.Context(), open(t, raw+server.URL))

@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
 	"gocloud.dev/blob/s3blob"
@@ -60,7 +61,22 @@ func openS3(ctx context.Context, name, prefix string, params url.Values) (Bucket
 	}, func(ctx context.Context, key string) error { // the library's asks with HEAD first, and fails when there is none
 		_, err := client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: aws.String(name), Key: aws.String(key)})
 		return err
-	}}, nil
+	}, wholeS3(client)}, nil
+}
+
+// wholeS3 makes every object one PutObject, which S3 allows up to 5 GiB: the condition on a multipart
+// upload is newer, and some compatible stores ignore it there alone, where Check would not see it.
+func wholeS3(client *s3.Client) func(int) func(func(any) bool) error {
+	return func(size int) func(func(any) bool) error {
+		return func(as func(any) bool) error {
+			var manager *transfermanager.Client
+			if !as(&manager) {
+				return errors.New("the S3 driver has no transfer manager")
+			}
+			*manager = *transfermanager.New(client, func(o *transfermanager.Options) { o.MultipartUploadThreshold = int64(size) + 1 })
+			return nil
+		}
+	}
 }
 
 func s3Code(err error) string {

@@ -12,6 +12,9 @@ import (
 // ErrUnavailable is an answer like a provider's 500 or 503: it says nothing about the outcome.
 var ErrUnavailable = errors.New("the store is unavailable (HTTP 503)")
 
+// ErrCutOff is the answer to every operation of a process that died.
+var ErrCutOff = errors.New("cut off from the store")
+
 // The operations a fault can meet.
 const (
 	Create = "create"
@@ -33,15 +36,18 @@ type Fault struct {
 	// Late makes a write that was given up by its caller happen all the same when Hold is closed,
 	// like a request that was still under way.
 	Late bool
+	// CutOff cuts the Faults off for good: before this operation, or after it when After is set.
+	CutOff bool
 	// Hide leaves the names for which it returns true out of a list.
 	Hide func(name string) bool
 }
 
-func (f *Fault) harmless() bool { return f.Err == nil && f.Hold == nil && f.Hide == nil }
+func (f *Fault) harmless() bool { return f.Err == nil && f.Hold == nil && f.Hide == nil && !f.CutOff }
 
 // Faults is a bucket that fails as Hook says. Safe for concurrent use, and in the bubbles of
 // testing/synctest: it waits on channels alone, and starts a goroutine only for a write that is Late,
-// which ends when Hold is closed.
+// which ends when Hold is closed. Each stands for one process's way to the store: several around one
+// bucket are several processes.
 type Faults struct {
 	bucket.Bucket
 	// Hook is asked before every operation, concurrently; name is a list's prefix. Nil lets all pass.
@@ -50,6 +56,39 @@ type Faults struct {
 	mu    sync.Mutex
 	calls map[string]int
 	met   map[string]int
+	cut   chan struct{} // made when somebody waits, closed when dead
+	dead  bool
+}
+
+// CutOff lets the process die, as the store sees it: from now on every operation, those that are held
+// included, is answered with ErrCutOff and does not happen. One that the store is at happens, but its
+// caller is not told. Operations after it are not counted. A write that was Late before still happens.
+func (f *Faults) CutOff() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.dead && f.cut != nil {
+		close(f.cut)
+	}
+	f.dead = true
+}
+
+func (f *Faults) isCutOff() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dead
+}
+
+// whenCutOff returns a channel that is closed at the cut.
+func (f *Faults) whenCutOff() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.cut == nil {
+		f.cut = make(chan struct{})
+		if f.dead {
+			close(f.cut)
+		}
+	}
+	return f.cut
 }
 
 // Calls returns how often an operation was called.
@@ -69,6 +108,9 @@ func (f *Faults) Met(op string) int {
 
 func (f *Faults) ask(op, name string) Fault {
 	var fault Fault
+	if f.isCutOff() {
+		return fault // do answers
+	}
 	if f.Hook != nil {
 		fault = f.Hook(op, name)
 	}
@@ -86,12 +128,16 @@ func (f *Faults) ask(op, name string) Fault {
 
 // do carries out one operation under its fault.
 func (f *Faults) do(ctx context.Context, fault Fault, act func(context.Context) error) error {
+	if f.isCutOff() {
+		return ErrCutOff
+	}
 	if fault.Hold != nil {
 		select {
 		case <-fault.Hold:
 		default:
 			select {
 			case <-fault.Hold:
+			case <-f.whenCutOff():
 			case <-ctx.Done():
 				if fault.Late {
 					go func() {
@@ -103,11 +149,23 @@ func (f *Faults) do(ctx context.Context, fault Fault, act func(context.Context) 
 			}
 		}
 	}
-	if fault.Err != nil && !fault.After {
+	if fault.CutOff && !fault.After {
+		f.CutOff()
+	}
+	switch {
+	case f.isCutOff():
+		return ErrCutOff
+	case fault.Err != nil && !fault.After:
 		return fault.Err
 	}
 	err := act(ctx)
-	if fault.Err != nil {
+	if fault.CutOff {
+		f.CutOff()
+	}
+	switch {
+	case f.isCutOff():
+		return ErrCutOff
+	case fault.Err != nil:
 		return fault.Err
 	}
 	return err

@@ -327,7 +327,7 @@ func listPages(ctx context.Context, b bucket.Bucket, prefix string) error {
 func names(ctx context.Context, b bucket.Bucket, prefix string) error {
 	for _, name := range []string{
 		"log/shardId-000000000000/00000000000000000001", "log/projects%2Fp%2Fsubscriptions%2Fs/1", "log/ns.servicebus.windows.net:hub$Default:0/1",
-		"dt=2026-01-02/hour=03/part+1.ndjson.gz", "with space", "a&b=c;d,e@f!g'h(i)j*k~l", "#?", `"quoted"`, "été", "foo..", "_x", ".hidden",
+		"dt=2026-01-02/hour=03/part+1.ndjson.gz", "with space", "a&b=c;d,e@f!g'h(i)j*k~l", "#?", `"quoted"`, "été", "foo.", "a...b", "_x", ".hidden",
 		strings.Repeat("n", 200) + "/" + strings.Repeat("m", 200),
 	} {
 		name = prefix + name
@@ -356,7 +356,7 @@ func names(ctx context.Context, b bucket.Bucket, prefix string) error {
 
 func badNames(ctx context.Context, b bucket.Bucket, prefix string) error {
 	for _, name := range []string{
-		"", "/", "/a", prefix, "..", "../a", prefix + "../a", prefix + "a/..", prefix + "a//b", prefix + "./a", prefix + "a\x00b", prefix + "a\nb",
+		"", "/", "/a", prefix, "..", "../a", prefix + "../a", prefix + "a/..", prefix + "a../b", prefix + "a//b", prefix + "./a", prefix + "a\x00b", prefix + "a\nb",
 		prefix + `a\b`, prefix + "a\xff", prefix + ".tmp-a", prefix + ".tmp-a/b", prefix + "__0x2f__", prefix + strings.Repeat("n", 1000),
 	} {
 		_, getErr := b.Get(ctx, name)
