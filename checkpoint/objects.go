@@ -28,18 +28,11 @@ const (
 	cacheMax = 32 << 20
 )
 
-// packer compresses and decompresses blobs: zstd at its fastest. It is safe for concurrent use.
+// packer compresses and decompresses blobs: zstd at its fastest. It is safe for concurrent use. Its
+// coders are its own, and start no goroutines.
 type packer struct {
 	encoders sync.Pool
-	decoder  *zstd.Decoder
-}
-
-func newPacker() (*packer, error) {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(blobMax), zstd.WithDecoderConcurrency(4))
-	if err != nil {
-		return nil, fmt.Errorf("zstd: %w", err)
-	}
-	return &packer{decoder: d}, nil
+	decoders sync.Pool
 }
 
 // pack returns what from writes, compressed, and its size before.
@@ -63,19 +56,33 @@ func (p *packer) pack(from io.WriterTo) ([]byte, int64, error) {
 }
 
 // unpack is the inverse of pack. It allocates no more than what the stored bytes can plausibly become
-// before it has seen them become it.
+// before it has seen them become it, and stops at size.
 func (p *packer) unpack(stored []byte, size int64) ([]byte, error) {
 	if size < 0 || size > blobMax {
 		return nil, fmt.Errorf("a size of %d bytes", size)
 	}
-	data, err := p.decoder.DecodeAll(stored, make([]byte, 0, min(size, int64(len(stored))*256+4096)))
+	dec, _ := p.decoders.Get().(*zstd.Decoder)
+	if dec == nil {
+		var err error
+		dec, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20), zstd.WithDecoderMaxMemory(blobMax))
+		if err != nil {
+			return nil, fmt.Errorf("zstd: %w", err)
+		}
+	}
+	defer p.decoders.Put(dec)
+	if err := dec.Reset(bytes.NewReader(stored)); err != nil {
+		return nil, fmt.Errorf("decompress: %w", err)
+	}
+	var buf bytes.Buffer
+	buf.Grow(int(min(size, int64(len(stored))*64)) + bytes.MinRead)
+	n, err := buf.ReadFrom(io.LimitReader(dec, size+1))
 	if err != nil {
 		return nil, fmt.Errorf("decompress: %w", err)
 	}
-	if int64(len(data)) != size {
-		return nil, fmt.Errorf("%d bytes instead of %d", len(data), size)
+	if n != size {
+		return nil, fmt.Errorf("%d bytes instead of %d", n, size)
 	}
-	return data, nil
+	return buf.Bytes(), nil
 }
 
 // bytesTo is a run of bytes as something to write.

@@ -58,7 +58,7 @@ type Store struct {
 	logger *slog.Logger
 	boot   func() time.Duration
 	rules  rules
-	pack   *packer
+	pack   packer
 	recent recent
 	news   news
 
@@ -89,12 +89,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.BootTime == nil {
 		cfg.BootTime = bootTime
 	}
-	pack, err := newPacker()
-	if err != nil {
-		return nil, err
-	}
 	s := &Store{bucket: cfg.Bucket, name: cfg.Name, cfg: cfg, plan: cfg.Plan, lease: cfg.Lease, logger: cfg.Logger,
-		boot: cfg.BootTime, rules: cfg.rules, pack: pack, followers: make(map[string]*follower)}
+		boot: cfg.BootTime, rules: cfg.rules, followers: make(map[string]*follower)}
 	if cfg.Plan == nil {
 		return s, nil
 	}
