@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,7 +50,7 @@ func TestElapsed(t *testing.T) {
 		s := open(t, config(bucket.Memory()))
 		o := mustClaim(t, s, "a")
 		for _, d := range []time.Duration{0, time.Second, 5 * time.Second} {
-			time.Sleep(d)
+			<-time.After(d)
 			e := checkpointAt(1)
 			if err := o.Append(t.Context(), e); err != nil {
 				t.Fatal(err)
@@ -75,7 +76,7 @@ func TestDeletingHoldsNothingUp(t *testing.T) {
 		cfg.Keep = 1
 		w := newWorker(open(t, cfg), "a", "b")
 		stop := start(t, w, w.serve)
-		time.Sleep(100 * time.Second)
+		<-time.After(100 * time.Second)
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -94,20 +95,19 @@ func TestStuckSibling(t *testing.T) {
 		b := newIll(bucket.Memory())
 		w := newWorker(open(t, config(b)), "a", "b")
 		unstick := make(chan struct{})
-		var stuck *stream.Assignment
+		var stuck atomic.Pointer[stream.Assignment]
 		stop := start(t, w, func(a *stream.Assignment) error {
-			if a.Partition == "a" && stuck == nil {
-				stuck = a
+			if a.Partition == "a" && stuck.CompareAndSwap(nil, a) {
 				<-unstick
 				return errStore
 			}
 			return w.serve(a)
 		})
-		time.Sleep(20 * time.Second)
+		<-time.After(20 * time.Second)
 		b.spoil(fail("put", "members/", 20)) // and then the lease is lost
-		time.Sleep(100 * time.Second)
+		<-time.After(100 * time.Second)
 		select {
-		case <-stuck.Lost:
+		case <-stuck.Load().Lost:
 		default:
 			t.Error("the stuck assignment is not lost")
 		}
@@ -118,7 +118,7 @@ func TestStuckSibling(t *testing.T) {
 			t.Error("a was claimed while it was still being served")
 		}
 		close(unstick)
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		if as := w.claimed("a"); len(as) != 1 {
 			t.Errorf("a was claimed %d times after it came loose", len(as))
 		}
@@ -156,7 +156,7 @@ func TestFollowing(t *testing.T) {
 		}
 		// A store that does not answer changes nothing about what is saved.
 		b.spoil(fail("get", "log/", -1), fail("list", "log/", -1))
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if e, err := mine.Newest(t.Context(), "other"); err != nil || e != nil {
 			t.Errorf("%+v, %v", e, err)
 		}
@@ -182,7 +182,7 @@ func TestClock(t *testing.T) {
 		b := bucket.Memory()
 		w := newWorker(open(t, config(b)), "a")
 		stop := start(t, w, w.serve)
-		time.Sleep(20 * time.Second)
+		<-time.After(20 * time.Second)
 		clock := w.claimed("a")[0].Log.Clock
 		if d := time.Since(clock()); d != 0 {
 			t.Errorf("alone, the clock is %s old", d)
@@ -192,11 +192,11 @@ func TestClock(t *testing.T) {
 			t.Fatal(err)
 		}
 		wrote := time.Now()
-		time.Sleep(14 * time.Second)
+		<-time.After(14 * time.Second)
 		if got := clock(); !got.Equal(wrote) {
 			t.Errorf("the clock is %s, not the other member's %s", got, wrote)
 		}
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if d := time.Since(clock()); d != 0 {
 			t.Errorf("with a dead member the clock is %s old", d)
 		}
@@ -236,7 +236,7 @@ func TestCommands(t *testing.T) {
 			a.Report(stream.Status{RecordsIn: 42, Newest: 3})
 			return w.serve(a)
 		})
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		// Looking needs no plan, and sees what everybody sees.
 		s := open(t, Config{Bucket: b, Name: "p"})
 		infos, err := s.List(t.Context())
@@ -336,9 +336,9 @@ func TestMoves(t *testing.T) {
 		src := []string{"a", "b", "c", "d", "e"}
 		first, second := newWorker(open(t, config(b)), src...), newWorker(open(t, config(b)), src...)
 		stopFirst := start(t, first, first.serve)
-		time.Sleep(20 * time.Second)
+		<-time.After(20 * time.Second)
 		stopSecond := start(t, second, second.serve)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		moved := 0
 		for _, p := range append(src, stream.MergerPartition) {
 			for _, a := range second.claimed(p) {

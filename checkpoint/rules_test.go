@@ -273,7 +273,7 @@ func testSelfStop(t *testing.T, r rules) error {
 	w := newWorker(open(t, with(b, r)), "a")
 	done := make(chan error, 1)
 	go func() { done <- w.run(ctx) }()
-	time.Sleep(10 * time.Second)
+	<-time.After(10 * time.Second)
 	synctest.Wait()
 	first := w.claimed("a")[0]
 	b.spoil(fail("put", "members/", 20))
@@ -287,7 +287,7 @@ func testSelfStop(t *testing.T, r rules) error {
 		lost = errors.New("the owner goes on a lease after its last heartbeat")
 	}
 	if lost == nil { // it joins again, as another member, and goes on
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		as := w.claimed("a")
 		if last := as[len(as)-1]; len(as) < 2 || last.Base == nil || last.Log.(*log).member.id == first.Log.(*log).member.id {
 			lost = errors.New("the process did not join again under a new id")
@@ -342,13 +342,13 @@ func testDedupe(t *testing.T, r rules) error {
 		cfg.BootTime = func() time.Duration { return 0 } // its heartbeats are no matter here
 		o = mustClaim(t, open(t, cfg), "a")
 		for p := range int64(4) {
-			time.Sleep(time.Minute)
+			<-time.After(time.Minute)
 			o.fill(t, p, p)
 		}
 		if err := o.retention.sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 	}
 	// 4 minutes of the last claim, 4 of the one before, 2 of the first: the hours do not count.
 	numbers, err := o.s.list(t.Context(), "a")
@@ -432,7 +432,7 @@ func testResetAlive(t *testing.T, r rules) error {
 	w := newWorker(open(t, config(b)), "a")
 	done := make(chan error, 1)
 	go func() { done <- w.run(ctx) }()
-	time.Sleep(10 * time.Second)
+	<-time.After(10 * time.Second)
 	_, err := open(t, with(b, r)).Reset(t.Context())
 	cancel()
 	if runErr := <-done; runErr != nil {
@@ -633,7 +633,7 @@ func testLeftBehind(t *testing.T, r rules) error {
 	}
 	lists = b.count("list")
 	for range 3600 {
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		if err := f.sync(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
