@@ -17,6 +17,7 @@ import (
 	"github.com/millstream/millstream/bucket"
 	"github.com/millstream/millstream/checkpoint"
 	"github.com/millstream/millstream/consumers"
+	"github.com/millstream/millstream/query"
 	"github.com/millstream/millstream/sinks/blob"
 	"github.com/millstream/millstream/stream"
 )
@@ -42,6 +43,10 @@ func run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, s
 	boundMemory()
 	w, err := open(ctx, s, p.Plan, logger)
 	if err != nil {
+		if ctx.Err() != nil {
+			logger.Info("stopped before anything was read")
+			return nil
+		}
 		return err
 	}
 	defer w.close()
@@ -63,8 +68,13 @@ func run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, s
 	if err != nil {
 		return err
 	}
+	stop := context.AfterFunc(ctx, func() { logger.Info("draining: a second signal exits at once", "within", drainDeadline.String()) })
+	defer stop()
 	router.AddConsumerHandler(s.Name, s.Name, sub.Batches(), p.Handle)
-	runErr := router.Run(ctx)
+	runErr := drained(ctx, drainDeadline, func() error { return router.Run(ctx) })
+	if errors.Is(runErr, errNotDrained) {
+		return fmt.Errorf("%w%s", runErr, group.stuckOn(context.WithoutCancel(ctx)))
+	}
 	if err := sub.Err(); err != nil {
 		runErr = err
 	}
@@ -74,6 +84,30 @@ func run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, s
 	}
 	atEnd(logger)
 	return errors.Join(explain(runErr), w.ledger(logger))
+}
+
+// errNotDrained ends a process whose sinks or store do not answer while it shuts down. What was not
+// saved is read again.
+var errNotDrained = fmt.Errorf("not drained within %s: exiting all the same, what was not saved is read again", drainDeadline)
+
+// drained runs f and returns its error, or errNotDrained when ctx has been done for longer than
+// deadline: then f still runs, and the process must end.
+func drained(ctx context.Context, deadline time.Duration, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	t := time.NewTimer(deadline)
+	defer t.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-t.C:
+		return errNotDrained
+	}
 }
 
 // wiring is everything that a run holds open.
@@ -190,6 +224,9 @@ func (w *wiring) openStore(ctx context.Context, plan func() stream.Plan, logger 
 		return err
 	}
 	w.closing(w.bucket.Close)
+	if err := writable(ctx, w.bucket); err != nil { // fails sooner than a race of eight
+		return settingf("--checkpoint", "%s: cannot be written: %v", w.bucket.URL(), err)
+	}
 	if err := bucket.Check(ctx, w.bucket); err != nil {
 		return settingf("--checkpoint", "%v", err)
 	}
@@ -296,11 +333,12 @@ func (e *planError) Error() string { return e.setting + " " + e.problem }
 // ExitCode is what a program exits with after err: 0, 2 for a wrong setting, 1 for a failure.
 func ExitCode(err error) int {
 	var setting *SettingError
+	var inQuery *query.SettingError
 	var plan *planError
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &setting), errors.As(err, &plan):
+	case errors.As(err, &setting), errors.As(err, &inQuery), errors.As(err, &plan):
 		return 2
 	}
 	return 1

@@ -157,6 +157,9 @@ func FlagError(f *pflag.FlagSet, err error) error {
 func flagProblem(err error) string {
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) {
+		if invalid.GetFlag().Value.Type() == "duration" {
+			return fmt.Sprintf("%q is not a duration: write it like 500ms, 10s or 1m30s", invalid.GetValue())
+		}
 		return fmt.Sprintf("%q is not valid: %v", invalid.GetValue(), errors.Unwrap(invalid))
 	}
 	return err.Error()

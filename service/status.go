@@ -111,6 +111,16 @@ func (g *watchedGroup) report(ctx context.Context, name string) StatusReport {
 	return r
 }
 
+// stuckOn words what keeps partitions from being saved, for the last line of a process that gives up.
+func (g *watchedGroup) stuckOn(ctx context.Context) string {
+	for _, p := range g.report(ctx, "").Partitions {
+		if p.Error != "" {
+			return fmt.Sprintf("; partition %s: %s", p.Partition, p.Error)
+		}
+	}
+	return ""
+}
+
 // serveHTTP answers /healthz and /status until ctx is done. An address that is taken is an error only
 // if the user asked for it: two pipelines on one machine both have the default.
 func serveHTTP(ctx context.Context, s *Settings, g *watchedGroup, logger *slog.Logger) error {

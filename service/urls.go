@@ -2,6 +2,9 @@ package service
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -103,19 +106,24 @@ func openSource(ctx context.Context, s *Settings, logger *slog.Logger) (openedSo
 	case "file", "stdin":
 		o, err := file.Parse(s.Source)
 		if err != nil {
-			return openedSource{}, settingf("--source", "%s", strings.TrimPrefix(err.Error(), "source "))
+			return openedSource{}, sourceProblem(err)
 		}
 		o.UntilEnd = s.UntilEnd
 		src, err := file.New(o)
+		if errors.Is(err, fs.ErrNotExist) {
+			return openedSource{}, settingf("--source", "%s: no such file or folder", absolute(o.Path))
+		}
 		if err != nil {
-			return openedSource{}, settingf("--source", "%s", strings.TrimPrefix(err.Error(), "source "))
+			return openedSource{}, sourceProblem(err)
 		}
 		return openedSource{Source: src}, nil
 	case "kinesis":
 		if err := l.only("region", "endpoint", "start"); err != nil {
 			return openedSource{}, err
 		}
-		src, err := kinesis.New(ctx, kinesis.Options{Stream: l.rest, Region: l.params.Get("region"), Endpoint: l.params.Get("endpoint"),
+		starting, cancel := context.WithTimeout(ctx, startWithin)
+		defer cancel()
+		src, err := kinesis.New(starting, kinesis.Options{Stream: l.rest, Region: l.params.Get("region"), Endpoint: l.params.Get("endpoint"),
 			Start: l.params.Get("start"), UntilEnd: s.UntilEnd, Logger: logger})
 		if err != nil {
 			return openedSource{}, settingf("--source", "%v", err)
@@ -123,6 +131,12 @@ func openSource(ctx context.Context, s *Settings, logger *slog.Logger) (openedSo
 		return openedSource{Source: src, network: true, outOfOrder: 5 * time.Second}, nil
 	}
 	return openedSource{}, l.unknown()
+}
+
+// sourceProblem drops what the driver's error and the setting's name both say.
+func sourceProblem(err error) error {
+	text := strings.TrimPrefix(err.Error(), "source")
+	return settingf("--source", "%s", strings.TrimLeft(text, ": "))
 }
 
 // openedSink is a sink and what it has to close.
@@ -151,6 +165,10 @@ func openSink(ctx context.Context, setting, raw string, logger *slog.Logger) (op
 		if err != nil {
 			return openedSink{}, err
 		}
+		if err := writable(ctx, b); err != nil {
+			b.Close()
+			return openedSink{}, settingf(setting, "%s: cannot be written: %v", b.URL(), err)
+		}
 		sink, err := blob.New(b, "")
 		return openedSink{sink, b.Close}, err
 	case "stdout":
@@ -169,6 +187,21 @@ func openSink(ctx context.Context, setting, raw string, logger *slog.Logger) (op
 		return openedSink{sink, nil}, nil
 	}
 	return openedSink{}, l.unknown()
+}
+
+// startWithin bounds what a driver may take to find out whether its service is there.
+const startWithin = 10 * time.Second
+
+// writable tries to write, so that a sink that cannot be reached stops the start and not the first
+// commit. Names that begin with _ are never output.
+func writable(ctx context.Context, b bucket.Bucket) error {
+	ctx, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
+	name := "_check-" + rand.Text()
+	if err := b.Create(ctx, name, []byte("millstream can write here\n")); err != nil {
+		return err
+	}
+	return b.Delete(ctx, name)
 }
 
 // dropParam removes a parameter that is ours from a URL that goes on to a bucket.

@@ -323,6 +323,7 @@ const (
 // control makes a call, waiting out what passes by itself, and names the stream in what remains.
 func control[T any](ctx context.Context, s *Source, what string, call func(context.Context) (T, error)) (T, error) {
 	began := time.Now()
+	var last error // of the attempts that were answered
 	for n := 1; ; n++ {
 		bounded, cancel := context.WithTimeout(ctx, controlTimeout)
 		out, err := call(bounded)
@@ -331,17 +332,26 @@ func control[T any](ctx context.Context, s *Source, what string, call func(conte
 			return out, nil
 		}
 		if ctx.Err() != nil {
-			return out, ctx.Err()
+			return out, s.gaveUp(ctx, what, last)
 		}
+		last = err
 		kind := classify(err)
 		s.count(kind)
 		if kind != transient && kind != throttled || time.Since(began) > controlPatience {
 			return out, s.explain(what, err)
 		}
-		if err := cloud.Sleep(ctx, cloud.Backoff(n)); err != nil {
-			return out, err
+		if cloud.Sleep(ctx, cloud.Backoff(n)) != nil {
+			return out, s.gaveUp(ctx, what, last)
 		}
 	}
+}
+
+// gaveUp says why ctx is done, and what the calls met before, if they met anything.
+func (s *Source) gaveUp(ctx context.Context, what string, last error) error {
+	if last == nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w (%w)", s.explain(what, last), ctx.Err())
 }
 
 func (s *Source) count(kind failure) {
