@@ -55,7 +55,7 @@ func TestOpenErrors(t *testing.T) {
 		"mem:?x=y":                         "mem:: a mem: store has no parameters (x)",
 		"file://host/dir":                  "file://host/dir: write file:///absolute/path, or a path alone",
 		"file:relative":                    "file:relative: write file:///absolute/path, or a path alone",
-		"./out?compresion=gzip&b=c":        "./out: a folder has no parameter compresion, b; in a file:// URL a name's own question mark is %3F",
+		"./out?compressed=gzip&b=c":        "./out: a folder has no parameter compressed, b; in a file:// URL a name's own question mark is %3F",
 		"file:///tmp/out?compression=gzip": "file:///tmp/out: a file: store has no parameters (compression)",
 		"azblob://c/p":                     "azblob://c: the storage account is missing: add ?account=, or set AZURE_STORAGE_ACCOUNT or AZURE_STORAGE_CONNECTION_STRING",
 		file + "/below":                    file + "/below: a file is where a folder should be: not a directory",

@@ -67,7 +67,6 @@ func TestRules(t *testing.T) {
 // owner claims a partition by hand, without a group: a process that the test moves step by step.
 type owner struct {
 	*log
-	run    *run
 	lost   chan struct{}
 	claims *claimed
 }

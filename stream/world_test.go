@@ -195,8 +195,8 @@ func (r *scriptReader) try() (f consumers.Fetch, wait time.Duration) {
 
 // faults counts what was done to the processes of a run.
 type faults struct {
-	mu                                                        sync.Mutex
-	failed, lost, later, slow, crashes, pauses, fenced, raced int
+	mu                                         sync.Mutex
+	failed, lost, later, slow, crashes, pauses int
 }
 
 // gate stands between one process and the world.

@@ -121,7 +121,7 @@ func killOnce[E, R any](t *testing.T, p *stream.Pipeline[E, R], run Run, k *kill
 		first, launched := process(instance{decide: func(op Op) Fate { return k.step(op.Kind + " " + op.Name) },
 			handle: func() error { return k.step("batch").Fail }})
 		if launched == nil {
-			defer func() { first.cancel(nil); <-first.done }()
+			defer func() { _ = first.stop() }() // its errors are those of the dying
 			select {
 			case err = <-first.done:
 				first.done <- nil
@@ -153,9 +153,7 @@ func takeOver(process func(instance) (*instance, error)) error {
 		}
 		return err
 	case <-time.After(time.Hour):
-		second.cancel(nil)
-		<-second.done
-		return errors.New("the process that took over did not finish within an hour")
+		return errors.Join(errors.New("the process that took over did not finish within an hour"), second.stop())
 	}
 }
 

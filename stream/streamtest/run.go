@@ -191,6 +191,12 @@ func (i *instance) run(ctx context.Context, handle message.NoPublishHandlerFunc,
 	return nil
 }
 
+// stop ends an instance that was launched, and waits for it.
+func (i *instance) stop() error {
+	i.cancel(nil)
+	return <-i.done
+}
+
 // watchedGroup ends a strict instance with the first error of a partition.
 type watchedGroup struct {
 	stream.Group
