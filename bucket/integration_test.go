@@ -20,7 +20,7 @@ import (
 
 // The suite against independent servers on this machine:
 //
-//	ROOT_ACCESS_KEY=key ROOT_SECRET_KEY=secret versitygw --port 127.0.0.1:7070 posix DIR
+//	ROOT_ACCESS_KEY=test ROOT_SECRET_KEY=testtest versitygw --port 127.0.0.1:7070 posix DIR
 //	azurite-blob --blobHost 127.0.0.1 --blobPort 10000 --inMemoryPersistence --skipApiVersionCheck --silent
 //	MILLSTREAM_INTEGRATION=1 MILLSTREAM_TEST_S3_ENDPOINT=http://127.0.0.1:7070 \
 //	  MILLSTREAM_TEST_AZURITE=http://127.0.0.1:10000 go test -tags integration ./bucket
@@ -42,17 +42,17 @@ func server(t *testing.T, variable string) string {
 // fresh is a bucket's name that no earlier run has used.
 func fresh() string { return fmt.Sprintf("millstream-%d", time.Now().UnixNano()) }
 
-func TestVersityGateway(t *testing.T) {
+func TestIntegrationVersityGateway(t *testing.T) {
 	endpoint := server(t, "MILLSTREAM_TEST_S3_ENDPOINT")
 	if endpoint == "" {
 		return
 	}
-	t.Setenv("AWS_ACCESS_KEY_ID", "key")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	t.Setenv("AWS_ACCESS_KEY_ID", "test")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "testtest")
 	name := fresh()
 	client := s3.New(s3.Options{
 		Region: "us-east-1", BaseEndpoint: aws.String(endpoint), UsePathStyle: true,
-		Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""),
+		Credentials: credentials.NewStaticCredentialsProvider("test", "testtest", ""),
 	})
 	if _, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name}); err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func TestVersityGateway(t *testing.T) {
 // azuriteKey is the published key of every emulator.
 const azuriteKey = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
-func TestAzurite(t *testing.T) {
+func TestIntegrationAzurite(t *testing.T) {
 	noAzure(t)
 	endpoint := server(t, "MILLSTREAM_TEST_AZURITE")
 	if endpoint == "" {
