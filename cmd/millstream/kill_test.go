@@ -1,0 +1,282 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	fake "github.com/millstream/millstream/fakes/kinesis"
+)
+
+// killer kills a worker at random moments and starts the next one, until one finishes.
+type killer struct {
+	*testing.T
+	random *rand.Rand
+	kills  int
+	start  func(incarnation int) *process
+	sink   string
+
+	fruitful int // kills that came between the first rows and the last
+}
+
+// run returns the worker that finished.
+func (k *killer) run() *process {
+	k.Helper()
+	for n := 0; ; n++ {
+		p := k.start(n)
+		if n == k.kills {
+			p.succeeds()
+			k.Logf("%d kills, %d of them with rows out and more to come", k.kills, k.fruitful)
+			if k.fruitful == 0 {
+				k.Error("no kill came in the middle of the work")
+			}
+			return p
+		}
+		before := len(outputs(k.T, k.sink))
+		moment := time.Duration(k.random.Int64N(int64(2500 * time.Millisecond)))
+		if n%2 == 1 { // some time after rows, so that work is done between kills
+			p.tries(func() bool { return len(outputs(k.T, k.sink)) > before })
+			moment /= 10
+		}
+		timer := time.NewTimer(moment)
+		select {
+		case <-timer.C:
+		case <-p.exited:
+			timer.Stop()
+			k.Fatalf("ended with %v before it was killed: there is too little work\n%s", p.cmd.ProcessState, p.stderr.String())
+		}
+		p.kill()
+		if len(outputs(k.T, k.sink)) > 0 {
+			k.fruitful++
+		}
+	}
+}
+
+func killsFor(t *testing.T) (seeds []uint64, kills int) {
+	if testing.Short() {
+		return []uint64{1}, 3
+	}
+	return []uint64{1, 2, 3, 4}, 6
+}
+
+func TestKilledAtRandomMoments(t *testing.T) {
+	t.Parallel()
+	seeds, kills := killsFor(t)
+	for _, seed := range seeds {
+		t.Run("seed "+strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
+			random := rand.New(rand.NewPCG(seed, 9))
+			dir := t.TempDir()
+			in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
+			want := workFolder(t, random, in, 3, 8000)
+			args := slices.Concat([]string{"run", "--source", "file://" + in + "?rate=2500", "--until-end", "--sink", out,
+				"--checkpoint", filepath.Join(dir, "state"), "--checkpoint-every", "200ms", "--lease", "1s"}, workQuery)
+			k := &killer{T: t, random: random, kills: kills, sink: out, start: func(int) *process { return start(t, args...) }}
+			p := k.run()
+			if err := want.compare(lines[result](t, out)); err != nil {
+				t.Error(err)
+			}
+			if got := p.ledger(); got != want.ledger {
+				t.Errorf("ledger %+v\nwant   %+v", got, want.ledger)
+			}
+		})
+	}
+}
+
+// The negative control: without its checkpoints a killed run must not come out right, or the test
+// above shows nothing.
+func TestKilledWithoutItsCheckpoints(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(5, 9))
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
+	want := workFolder(t, random, in, 3, 4000)
+	k := &killer{T: t, random: random, kills: 2, sink: out, start: func(n int) *process {
+		rate := "?rate=2500"
+		if n == 2 {
+			rate = ""
+		}
+		return start(t, slices.Concat([]string{"run", "--source", "file://" + in + rate, "--until-end", "--sink", out,
+			"--checkpoint", filepath.Join(dir, fmt.Sprint("state", n)), "--checkpoint-every", "200ms", "--lease", "1s"}, workQuery)...)
+	}}
+	k.run()
+	err := want.compare(lines[result](t, out))
+	if err == nil {
+		t.Fatal("exact, though every process began again")
+	}
+	t.Log(err)
+}
+
+const workStream = "work"
+
+// serveKinesis starts a Kinesis of our own with a stream, and returns the source URL.
+func serveKinesis(t *testing.T, shards int) (*fake.Server, string) {
+	t.Helper()
+	server := fake.New(fake.Options{})
+	endpoint, err := server.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	if err := server.CreateStream(workStream, shards); err != nil {
+		t.Fatal(err)
+	}
+	return server, "kinesis://" + workStream + "?region=us-east-1&endpoint=" + endpoint
+}
+
+func put(t *testing.T, server *fake.Server, random *rand.Rand, lines []string) {
+	t.Helper()
+	batch := make([]fake.Record, len(lines))
+	for i, line := range lines {
+		batch[i] = fake.Record{PartitionKey: strconv.FormatUint(random.Uint64(), 36), Data: []byte(line)}
+	}
+	if err := server.PutBatch(workStream, batch); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// split splits the first open shard, merge merges the last two neighbours that are open.
+func split(t *testing.T, server *fake.Server) {
+	t.Helper()
+	for _, s := range shards(t, server) {
+		if !s.Closed {
+			if err := server.Split(workStream, s.ID); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+}
+
+func merge(t *testing.T, server *fake.Server) {
+	t.Helper()
+	all := shards(t, server)
+	for _, a := range slices.Backward(all) {
+		for _, b := range slices.Backward(all) {
+			if !a.Closed && !b.Closed && a.ID != b.ID && server.Merge(workStream, a.ID, b.ID) == nil {
+				return
+			}
+		}
+	}
+	t.Fatal("no two neighbours to merge")
+}
+
+func shards(t *testing.T, server *fake.Server) []fake.Shard {
+	t.Helper()
+	all, err := server.Shards(workStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// shardsOracle takes the stream's records shard by shard; a child begins with the largest of its
+// parents' last watermarks.
+func shardsOracle(t *testing.T, server *fake.Server, until int64) *oracle {
+	t.Helper()
+	records, err := server.Records(workStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	byShard := map[string][]string{}
+	for _, r := range records {
+		byShard[r.ShardID] = append(byShard[r.ShardID], string(r.Data))
+	}
+	want, last := newOracle(), map[string]int64{}
+	want.until = until
+	for _, s := range shards(t, server) { // parents come first
+		last[s.ID] = want.partition(byShard[s.ID], max(last[s.ParentID], last[s.AdjacentParentID]))
+	}
+	return want
+}
+
+// Killed while the stream is written to, split and merged.
+func TestKilledWhileKinesisIsResharded(t *testing.T) {
+	t.Parallel()
+	seeds, kills := killsFor(t)
+	for _, seed := range seeds[:(len(seeds)+1)/2] {
+		t.Run("seed "+strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
+			random := rand.New(rand.NewPCG(seed, 10))
+			server, source := serveKinesis(t, 3)
+			dir := t.TempDir()
+			out := filepath.Join(dir, "out")
+			const records = 12_000
+			all := workload(random, records)
+			until := int64(workStart + records*10/workWindow*workWindow)
+			args := slices.Concat([]string{"run", "--source", source, "--until", time.UnixMilli(until).UTC().Format(time.RFC3339),
+				"--sink", out, "--checkpoint", filepath.Join(dir, "state"), "--checkpoint-every", "200ms", "--lease", "1s"}, workQuery)
+			// The feeder goes with the kills: a part of the records, and a split or a merge, before each
+			// worker is killed.
+			k := &killer{T: t, random: random, kills: kills, sink: out}
+			k.start = func(n int) *process {
+				p := start(t, args...)
+				part := all[n*records/(kills+1) : (n+1)*records/(kills+1)]
+				put(t, server, random, part[:len(part)/2])
+				if n%2 == 0 {
+					split(t, server)
+				} else {
+					merge(t, server)
+				}
+				put(t, server, random, part[len(part)/2:])
+				if n == kills {
+					for _, s := range shards(t, server) { // the end of time, in every shard
+						r := fake.Record{PartitionKey: "end", ExplicitHashKey: s.StartingHashKey, Data: fmt.Appendf(nil, `{"k":"end","v":1,"t":%d}`, until+workBound)}
+						if err := server.PutBatch(workStream, []fake.Record{r}); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				return p
+			}
+			p := k.run()
+			want := shardsOracle(t, server, until)
+			if err := want.compare(lines[result](t, out)); err != nil {
+				t.Error(err)
+			}
+			if got := p.ledger(); got.Contributed != want.ledger.Contributed || got.Late != want.ledger.Late || got.RowsOut != want.ledger.RowsOut {
+				t.Errorf("ledger %+v\nwant   %+v", got, want.ledger)
+			}
+		})
+	}
+}
+
+// A stream that was split and merged before, read to its end through a kill.
+func TestKilledOnTheWayToKinesisEnd(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(6, 10))
+	server, source := serveKinesis(t, 2)
+	all := workload(random, 9000)
+	put(t, server, random, all[:3000])
+	split(t, server)
+	put(t, server, random, all[3000:6000])
+	merge(t, server)
+	put(t, server, random, all[6000:])
+	// The reader of a shard takes its time, or there is nothing to kill.
+	slow := server.Inject(fake.Fault{Operation: "GetRecords", Times: -1, Delay: 150 * time.Millisecond})
+	defer slow.Stop()
+	dir := t.TempDir()
+	out := filepath.Join(dir, "out")
+	args := slices.Concat([]string{"run", "--source", source, "--until-end", "--sink", out,
+		"--checkpoint", filepath.Join(dir, "state"), "--checkpoint-every", "50ms", "--lease", "1s"}, workQuery)
+	for range 2 {
+		p := start(t, args...)
+		hits := slow.Hits()
+		if !p.tries(func() bool { return slow.Hits() > hits+3 }) {
+			t.Fatalf("ended early\n%s", p.stderr.String())
+		}
+		p.kill()
+	}
+	p := start(t, args...).succeeds()
+	want := shardsOracle(t, server, 0)
+	if err := want.compare(lines[result](t, out)); err != nil {
+		t.Error(err)
+	}
+	if got := p.ledger(); got != want.ledger {
+		t.Errorf("ledger %+v\nwant   %+v", got, want.ledger)
+	}
+}
