@@ -3,17 +3,26 @@
 // Rows reach the sink when the entry that decides them is saved, under an id that no other rows will
 // ever have. One id is one file, named after the id and written only if absent: whoever delivers it
 // again, after a crash or from a process that had been thought dead, finds the name taken by the
-// same bytes. A reader who ignores names that start with "_" or "." sees every row once.
+// same bytes. A reader who ignores names that start with "_" or "." sees every row once, and never
+// half a file.
+//
+// A file must stay where it is until the pipeline has gone on: the output of each partition's newest
+// entry is delivered again when its owner died, and a file that was moved away by then comes back.
+// Deleting by age is safe from a few checkpoint intervals on, while the pipeline runs; a pipeline that
+// stopped by itself delivers nothing again.
 package blob
 
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/millstream/millstream/bucket"
+	"github.com/millstream/millstream/sinks"
 	"github.com/millstream/millstream/stream"
 )
 
@@ -23,7 +32,10 @@ type Sink struct {
 	prefix string
 }
 
-// New writes below prefix, which is empty or ends in "/", of a bucket. The sink does not close it.
+var _ stream.Sink = (*Sink)(nil)
+
+// New writes below prefix, which is empty or ends in "/", of a bucket. The sink does not close it. It
+// creates objects, and reads one only when its name turns out to be taken.
 func New(b bucket.Bucket, prefix string) (*Sink, error) {
 	if prefix != "" && !strings.HasSuffix(prefix, "/") {
 		return nil, fmt.Errorf("prefix %q does not end in /", prefix)
@@ -31,21 +43,70 @@ func New(b bucket.Bucket, prefix string) (*Sink, error) {
 	return &Sink{bucket: b, prefix: prefix}, nil
 }
 
-// Deliver implements stream.Sink.
+// Deliver implements stream.Sink. No rows make no file. Rows that cannot be lines, see sinks.Lines, are
+// in a *stream.Rejected; the others are then delivered.
 func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []stream.Row) error {
-	var size int
-	for i := range rows {
-		size += len(rows[i].Data) + 1
+	data, rejected := sinks.Lines(rows)
+	if len(data) > 0 {
+		if err := s.create(ctx, s.prefix+fileName(id)+".ndjson", data); err != nil {
+			return fmt.Errorf("%s: %w", s.bucket.URL(), err)
+		}
 	}
-	data := bytes.NewBuffer(make([]byte, 0, size))
-	for i := range rows {
-		data.Write(rows[i].Data)
-		data.WriteByte('\n')
-	}
-	name := s.prefix + id.String() + ".ndjson"
-	err := s.bucket.Create(ctx, name, data.Bytes())
-	if err != nil && !errors.Is(err, bucket.ErrExists) {
-		return fmt.Errorf("%s: %w", s.bucket.URL(), err)
+	if rejected != nil {
+		return rejected
 	}
 	return nil
+}
+
+// create writes a file unless it is there. That a name is taken proves nothing about the bytes: a file
+// that was damaged, or that somebody else put there, must not pass for the rows.
+func (s *Sink) create(ctx context.Context, name string, data []byte) error {
+	err := s.bucket.Create(ctx, name, data)
+	if !errors.Is(err, bucket.ErrExists) {
+		return err
+	}
+	there, err := s.bucket.Get(ctx, name)
+	if err != nil {
+		return fmt.Errorf("%s exists, and cannot be read back: %w", name, err)
+	}
+	if !bytes.Equal(there, data) {
+		return fmt.Errorf("%s holds %d bytes that are not the %d bytes of its rows: move it away, and the rows are written", name, len(there), len(data))
+	}
+	return nil
+}
+
+const (
+	// maxName leaves room for an extension within the 255 bytes that file systems allow.
+	maxName = 240
+	// What is left of a pipeline's or partition's name that is too long, before its hash.
+	maxPipeline, maxPartition = 40, 24
+)
+
+// fileName is the id's string, as every store takes it and no reader ignores it.
+func fileName(id stream.CheckpointID) string {
+	name := id.String()
+	if len(name) > maxName {
+		id.Partition = shorten(id.Partition, maxPartition)
+		name = id.String()
+	}
+	if len(name) > maxName {
+		id.Pipeline = shorten(id.Pipeline, maxPipeline)
+		name = id.String()
+	}
+	switch name[0] {
+	case '_':
+		name = "%5F" + name[1:]
+	case '.':
+		name = "%2E" + name[1:]
+	}
+	return strings.ReplaceAll(name, "__0x", "%5F_0x") // which gocloud.dev takes for its own escapes
+}
+
+// shorten keeps the beginning of a name and tells it from others by a hash of the whole.
+func shorten(name string, keep int) string {
+	if len(name) <= keep {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return name[:keep] + "~" + hex.EncodeToString(sum[:16])
 }

@@ -50,6 +50,10 @@ type Sink struct {
 
 var _ stream.Sink = (*Sink)(nil)
 
+// maxBegun bounds what is remembered of failed deliveries: most are repeated at once, those of a lost
+// partition never. What is forgotten is sent again, under the same _id.
+const maxBegun = 1000
+
 // New makes a Sink and asks for its stream once, so that a missing one is an error here.
 func New(ctx context.Context, o Options) (*Sink, error) {
 	st, err := cloud.ParseKinesisStream(o.Stream)
@@ -110,6 +114,9 @@ func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []strea
 	}
 	if err := s.putter.put(ctx, entries, func(at int) { stored[at] = true }); err != nil {
 		s.mu.Lock()
+		if len(s.begun) >= maxBegun {
+			clear(s.begun)
+		}
 		s.begun[id] = stored
 		s.mu.Unlock()
 		return err
