@@ -35,7 +35,7 @@ type Sink struct {
 var _ stream.Sink = (*Sink)(nil)
 
 // New writes below prefix, which is empty or ends in "/", of a bucket. The sink does not close it. It
-// creates objects, and reads one only when its name turns out to be taken.
+// creates objects, and reads one only when that failed: its name may be taken, by its own bytes.
 func New(b bucket.Bucket, prefix string) (*Sink, error) {
 	if prefix != "" && !strings.HasSuffix(prefix, "/") {
 		return nil, fmt.Errorf("prefix %q does not end in /", prefix)
@@ -58,21 +58,27 @@ func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []strea
 	return nil
 }
 
-// create writes a file unless it is there. That a name is taken proves nothing about the bytes: a file
-// that was damaged, or that somebody else put there, must not pass for the rows.
+// create writes a file unless it is there, and after any failure reads what is. That a name is taken
+// proves nothing about the bytes: a file that was damaged, or that somebody else put there, must not
+// pass for the rows. Another error leaves the outcome open: the reply was lost, or the server refused
+// a taken name and hung up before it had read several MB, which the client then sees as a broken
+// connection, however often it tries.
 func (s *Sink) create(ctx context.Context, name string, data []byte) error {
-	err := s.bucket.Create(ctx, name, data)
-	if !errors.Is(err, bucket.ErrExists) {
-		return err
+	failure := s.bucket.Create(ctx, name, data)
+	if failure == nil || ctx.Err() != nil {
+		return failure
 	}
+	taken := errors.Is(failure, bucket.ErrExists)
 	there, err := s.bucket.Get(ctx, name)
-	if err != nil {
+	switch {
+	case err == nil && bytes.Equal(there, data):
+		return nil
+	case err == nil:
+		return fmt.Errorf("%s holds %d bytes that are not the %d bytes of its rows: move it away, and the rows are written", name, len(there), len(data))
+	case taken:
 		return fmt.Errorf("%s exists, and cannot be read back: %w", name, err)
 	}
-	if !bytes.Equal(there, data) {
-		return fmt.Errorf("%s holds %d bytes that are not the %d bytes of its rows: move it away, and the rows are written", name, len(there), len(data))
-	}
-	return nil
+	return failure
 }
 
 const (

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -318,6 +319,42 @@ func TestTakenAndGone(t *testing.T) {
 type vanishing struct{ bucket.Bucket }
 
 func (*vanishing) Get(context.Context, string) ([]byte, error) { return nil, bucket.ErrNotFound }
+
+// TestHangsUp: a server that refuses a taken name by breaking the connection keeps nobody waiting for ever,
+// but a broken connection alone is no delivery.
+func TestHangsUp(t *testing.T) {
+	b := &hangsUp{Bucket: bucket.Memory()}
+	s, err := New(b, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Deliver(t.Context(), idOf(1), rowsOf(1)); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Fatal(err)
+	}
+	b.done = true
+	for range 2 {
+		if err := s.Deliver(t.Context(), idOf(1), rowsOf(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Deliver(t.Context(), idOf(1), rowsOf(2)); err == nil || !strings.Contains(err.Error(), "holds") {
+		t.Error(err)
+	}
+}
+
+type hangsUp struct {
+	bucket.Bucket
+	done bool
+}
+
+func (h *hangsUp) Create(ctx context.Context, name string, data []byte) error {
+	if h.done {
+		if err := h.Bucket.Create(ctx, name, data); err != nil && !errors.Is(err, bucket.ErrExists) {
+			return err
+		}
+	}
+	return io.ErrUnexpectedEOF
+}
 
 // TestNothing: no rows, or none that can be delivered, leave no file behind.
 func TestNothing(t *testing.T) {

@@ -152,11 +152,11 @@ func in(what string, f func() error) error {
 
 // label tells rows apart: by what entryOf wrote, others by their bytes.
 func label(data []byte) string {
-	_, rest, _ := bytes.Cut(data, []byte(`"row":`))
-	if name, _, found := bytes.Cut(rest, []byte(`,"n":`)); found {
-		return string(name)
-	}
 	var r struct{ Row string }
+	_, rest, _ := bytes.Cut(data, []byte(`"row":`)) // the quick way, past the padding
+	if name, _, found := bytes.Cut(rest, []byte(`,"n":`)); found && json.Unmarshal(name, &r.Row) == nil {
+		return r.Row
+	}
 	if json.Unmarshal(data, &r) != nil || r.Row == "" {
 		return string(data)
 	}
