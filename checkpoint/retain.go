@@ -90,6 +90,18 @@ func (r *retention) snapshot() []kept {
 	return slices.Clone(r.entries)
 }
 
+// before returns the numbers of the entries before a claim's.
+func (r *retention) before(claim uint64) (numbers []uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.entries {
+		if n := r.entries[i].number; n < claim {
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers
+}
+
 func (r *retention) learned(k kept) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

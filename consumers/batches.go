@@ -17,13 +17,15 @@ type delivery struct {
 	seq   uint64
 	next  stream.Position    // of the last batch
 	state stream.ReaderState // of the last batch
+
+	settledAll chan struct{} // closed when every message is settled
 }
 
 // serveBatches serves an assignment in batch mode until it has ended.
 func (sub *subscription) serveBatches(a *stream.Assignment) error {
 	a.Flow = stream.NewFlow(sub.cfg.MaxInFlight)
-	d := &delivery{sub: sub, a: a, watch: newWatcher(sub.Subscriber, a), next: resume(a)}
-	sub.flights.Go(d.watch.run)
+	d := &delivery{sub: sub, a: a, watch: newWatcher(sub.Subscriber, a), next: resume(a), settledAll: make(chan struct{})}
+	sub.flights.Go(func() { defer close(d.settledAll); d.watch.run() })
 	err := d.serve()
 	d.watch.close(err)
 	if err != nil {
@@ -36,7 +38,7 @@ func (d *delivery) serve() error {
 	// The first batch is empty: it starts the lane, which may have to commit what its predecessor
 	// saved, whether or not there is anything to read. The merger's is the only one.
 	first := d.batch()
-	if !d.publish(first, d.a.Draining) {
+	if !d.publish(first, d.a.Draining, nil) {
 		return d.leave()
 	}
 	if d.a.Partition == stream.MergerPartition {
@@ -44,7 +46,7 @@ func (d *delivery) serve() error {
 	}
 	ctx, stop := stopping(context.Background(), d.a, d.watch.failed)
 	defer stop()
-	fetches := d.sub.read(ctx, d.a)
+	fetches := d.sub.read(ctx, d.a, d.settledAll)
 	for {
 		var f fetched
 		select {
@@ -66,10 +68,10 @@ func (d *delivery) serve() error {
 }
 
 // gather adds what is there already to a small fetch; it never waits. A fetch of an eighth of a batch
-// goes as it is: a message costs less than to move its records.
+// goes as it is: a message costs less than to move its records. So does one that is to be settled.
 func (d *delivery) gather(f fetched, fetches <-chan fetched) fetched {
 	size := bytesOf(f.Records)
-	for f.err == nil && f.End == nil && size < d.sub.cfg.BatchBytes/8 && len(f.Records) < d.sub.cfg.BatchRecords/8 {
+	for f.err == nil && f.End == nil && f.Settle == nil && size < d.sub.cfg.BatchBytes/8 && len(f.Records) < d.sub.cfg.BatchRecords/8 {
 		select {
 		case more := <-fetches:
 			if more.err != nil {
@@ -78,7 +80,7 @@ func (d *delivery) gather(f fetched, fetches <-chan fetched) fetched {
 			}
 			size += bytesOf(more.Records)
 			if len(f.Records) == 0 {
-				f.Records = more.Records
+				f.Records, f.Settle = more.Records, more.Settle
 			} else {
 				f.Records = append(f.Records, more.Records...)
 			}
@@ -110,6 +112,7 @@ func (d *delivery) send(ctx context.Context, f Fetch) (last *stream.Batch, ok bo
 	if len(f.Records) == 0 && f.End == nil && f.State == d.state && f.Next == d.next {
 		return nil, true
 	}
+	from := 0
 	for {
 		b := d.batch()
 		n := d.cut(f.Records)
@@ -119,9 +122,12 @@ func (d *delivery) send(ctx context.Context, f Fetch) (last *stream.Batch, ok bo
 		} else {
 			b.Next, b.State, b.End = f.Next, f.State, f.End
 		}
-		if b.Hold(ctx) != nil || !d.publish(b, ctx.Done()) {
+		to := from + n
+		if b.Hold(ctx) != nil || !d.publish(b, ctx.Done(), func(err error) { f.settle(to-n, to, err) }) {
+			f.settle(from, to+len(f.Records), errUnread)
 			return nil, false
 		}
+		from = to
 		d.next, d.state = b.Next, b.State
 		if len(f.Records) == 0 {
 			return b, true
@@ -148,7 +154,8 @@ func (d *delivery) batch() *stream.Batch {
 }
 
 // publish sends a batch, unless the assignment ends, or stop is closed, before somebody takes it.
-func (d *delivery) publish(b *stream.Batch, stop <-chan struct{}) bool {
+// settle, if there is one, is called with the batch's outcome.
+func (d *delivery) publish(b *stream.Batch, stop <-chan struct{}, settle func(error)) bool {
 	if done(d.a.Lost) || done(d.a.Over()) || done(d.watch.failed) {
 		return false
 	}
@@ -165,7 +172,7 @@ func (d *delivery) publish(b *stream.Batch, stop <-chan struct{}) bool {
 		return false
 	}
 	d.seq++
-	d.watch.add(flight{m, b})
+	d.watch.add(flight{m, b, settle})
 	return true
 }
 
@@ -181,7 +188,7 @@ func (d *delivery) leave() error {
 	}
 	b := d.batch()
 	b.Last = true
-	if !d.publish(b, nil) {
+	if !d.publish(b, nil, nil) {
 		return d.leave()
 	}
 	return d.settled(b)
@@ -210,6 +217,7 @@ func (d *delivery) settled(b *stream.Batch) error {
 
 // flight is a batch on its way.
 type flight struct {
-	m *message.Message
-	b *stream.Batch
+	m       *message.Message
+	b       *stream.Batch
+	settled func(error) // hears the batch's outcome; may be nil
 }

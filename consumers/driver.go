@@ -47,4 +47,18 @@ type Fetch struct {
 	Next    stream.Position // where a later Open resumes behind these records
 	State   stream.ReaderState
 	End     *stream.PartitionEnd // set when nothing follows these records, ever
+	// Settle is set by a source that wants to hear what became of its records. It is called for
+	// every record of the fetch once, in runs [from, to): with nil when they are durable, so that the
+	// source may forget them, and with the reason when they will not be, so that it delivers them
+	// again. Any goroutine may call it, several at once, also while Read waits, and it must not wait.
+	// Close comes when every run is settled, or at once when the assignment is lost: then what is
+	// open is given back, and Settle does nothing any more.
+	Settle func(from, to int, err error)
+}
+
+// settle calls Settle, if there is one.
+func (f *Fetch) settle(from, to int, err error) {
+	if f.Settle != nil && from < to {
+		f.Settle(from, to, err)
+	}
 }

@@ -35,10 +35,14 @@ func (sub *subscription) servePlain(a *stream.Assignment) error {
 	p.saved = p.position
 	ctx, cancel := a.Context(context.Background())
 	defer cancel()
-	err := p.serve(ctx)
+	settled := make(chan struct{})
+	defer close(settled)
+	err := p.serve(ctx, settled)
 	for i := range p.window {
 		p.window[i].cancel()
+		p.window[i].settle(errUnread)
 	}
+	p.fetch.settle(len(p.fetch.Records)-len(p.records), len(p.fetch.Records), errUnread)
 	if err != nil {
 		return fmt.Errorf("partition %s: %w", a.Partition, err)
 	}
@@ -51,7 +55,8 @@ type plain struct {
 	sub       *subscription
 	a         *stream.Assignment
 	window    []sent
-	records   []stream.Record // of the last fetch, not yet sent
+	fetch     Fetch           // the last one
+	records   []stream.Record // of it, not yet sent
 	next      stream.Position // behind all of them
 	end       *stream.PartitionEnd
 	state     stream.ReaderState
@@ -68,13 +73,14 @@ type sent struct {
 	record *stream.Record
 	m      *message.Message
 	cancel context.CancelFunc
+	settle func(error)     // tells the source
 	next   stream.Position // where to resume once it is acked
 }
 
-func (p *plain) serve(ctx context.Context) error {
+func (p *plain) serve(ctx context.Context, settled <-chan struct{}) error {
 	reading, stop := stopping(ctx, p.a, nil)
 	defer stop()
-	fetches := p.sub.read(reading, p.a)
+	fetches := p.sub.read(reading, p.a, settled)
 	save := time.NewTicker(p.sub.cfg.SaveEvery)
 	defer save.Stop()
 	var fresh *sent               // made, and not taken by anybody yet
@@ -118,7 +124,7 @@ func (p *plain) serve(ctx context.Context) error {
 		case <-again:
 			again = nil
 			s := p.message(p.window[0].record)
-			s.next = p.window[0].next
+			s.next, s.settle = p.window[0].next, p.window[0].settle
 			fresh = &s
 		case f := <-in:
 			if f.err != nil {
@@ -152,6 +158,8 @@ func (p *plain) took(s sent) {
 		return
 	}
 	p.records = p.records[1:]
+	f, n := p.fetch, len(p.fetch.Records)-len(p.records)
+	s.settle = func(err error) { f.settle(n-1, n, err) }
 	s.next = s.record.Position
 	if len(p.records) == 0 {
 		s.next = p.next
@@ -161,7 +169,7 @@ func (p *plain) took(s sent) {
 
 // take accepts a fetch; the one before it has been sent completely.
 func (p *plain) take(f Fetch) {
-	p.records, p.end, p.state = f.Records, f.End, f.State
+	p.fetch, p.records, p.end, p.state = f, f.Records, f.End, f.State
 	if f.Next == (stream.Position{}) {
 		return
 	}
@@ -180,6 +188,7 @@ func (p *plain) take(f Fetch) {
 func (p *plain) ack() {
 	head := p.window[0]
 	head.cancel()
+	head.settle(nil)
 	p.window[0] = sent{}
 	p.window = p.window[1:]
 	p.position = head.next

@@ -15,37 +15,43 @@ type fetched struct {
 
 // read opens a partition and reads it, one fetch ahead of whoever receives: while a fetch waits for
 // room, the next one is on its way, and no more. The channel yields at most one error, last, and is
-// never closed; reading stops when ctx is done. A partition that the source no longer has ends at
-// once, as lost.
-func (sub *subscription) read(ctx context.Context, a *stream.Assignment) <-chan fetched {
+// never closed; reading stops when ctx is done. The reader is closed once settled is, or the
+// assignment is lost. A partition that the source no longer has ends at once, as lost.
+func (sub *subscription) read(ctx context.Context, a *stream.Assignment, settled <-chan struct{}) <-chan fetched {
 	fetches := make(chan fetched)
 	sub.flights.Go(func() {
-		err := sub.readAll(ctx, a, fetches)
+		r, err := sub.src.Open(ctx, a.Partition, resume(a), a.Tip)
 		if err == nil {
-			return
+			defer func() {
+				if err := r.Close(); err != nil {
+					sub.cfg.Logger.Debug("a reader did not close cleanly", "partition", a.Partition, "error", err)
+				}
+			}()
+			err = readAll(ctx, r, fetches)
 		}
-		last := fetched{err: err}
-		if errors.Is(err, stream.ErrPartitionGone) {
-			last = fetched{Fetch: Fetch{End: &stream.PartitionEnd{Lost: true}}}
+		if err != nil {
+			last := fetched{err: err}
+			if errors.Is(err, stream.ErrPartitionGone) {
+				last = fetched{Fetch: Fetch{End: &stream.PartitionEnd{Lost: true}}}
+			}
+			select {
+			case fetches <- last:
+			case <-ctx.Done():
+			}
 		}
 		select {
-		case fetches <- last:
-		case <-ctx.Done():
+		case <-settled:
+		case <-a.Lost:
 		}
 	})
 	return fetches
 }
 
-func (sub *subscription) readAll(ctx context.Context, a *stream.Assignment, fetches chan<- fetched) error {
-	r, err := sub.src.Open(ctx, a.Partition, resume(a), a.Tip)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err := r.Close(); err != nil {
-			sub.cfg.Logger.Debug("a reader did not close cleanly", "partition", a.Partition, "error", err)
-		}
-	}()
+// errUnread is what records are settled with that were fetched for an assignment that had ended.
+var errUnread = errors.New("fetched, and not read any more")
+
+// readAll hands on what r reads until its end, an error, or ctx is done.
+func readAll(ctx context.Context, r Reader, fetches chan<- fetched) error {
 	for {
 		f, err := r.Read(ctx)
 		if err != nil {
@@ -54,6 +60,7 @@ func (sub *subscription) readAll(ctx context.Context, a *stream.Assignment, fetc
 		select {
 		case fetches <- fetched{Fetch: f}:
 		case <-ctx.Done():
+			f.settle(0, len(f.Records), errUnread)
 			return nil
 		}
 		if f.End != nil {

@@ -80,13 +80,32 @@ func (w *watcher) run() {
 }
 
 func (w *watcher) follow(f flight) {
+	acked := false
 	select {
 	case <-f.m.Acked():
+		acked = true
+		if !f.b.IsDurable() {
+			w.falseAck(f)
+		}
 	case <-f.m.Nacked():
+		if !f.b.IsDurable() {
+			f.b.Settle(ErrNacked)
+			w.fail(f.b.Err())
+		}
 	case <-f.b.Failed(): // a middleware may retry for long before it nacks
 		w.fail(f.b.Err())
 	case <-w.over:
 		f.b.Settle(w.result)
+	}
+	if f.settled != nil {
+		if f.b.IsDurable() {
+			f.settled(nil)
+		} else {
+			f.settled(f.b.Err())
+		}
+	}
+	if acked {
+		return
 	}
 	select {
 	case <-f.m.Acked():
@@ -95,10 +114,6 @@ func (w *watcher) follow(f flight) {
 		}
 	case <-f.m.Nacked():
 		w.s.nacks.Add(1)
-		if !f.b.IsDurable() {
-			f.b.Settle(ErrNacked)
-			w.fail(f.b.Err())
-		}
 	}
 }
 

@@ -35,6 +35,9 @@ type Record struct {
 	Position Position // of this record
 	Key      string   // the source's partition key, if it has one
 	Arrived  Instant  // when the source received it; 0 when the source does not say
+	// ID tells this record from every other of a source that may deliver it again (Redelivering); 0
+	// for sources that do not.
+	ID uint64
 	// Oversize is the record's length when it was beyond the source's limit. Data then holds only
 	// its first 64 KiB, and the record goes to the dead letter without being decoded.
 	Oversize int64

@@ -46,7 +46,9 @@ func (l *lane[E, R]) sleep(now time.Time) time.Duration {
 		}
 		wait = max(every, 5*l.lastTook) - now.Sub(l.lastStart)
 	}
-	if l.reader == CaughtUp && !l.idle {
+	if !l.holdUntil.IsZero() {
+		wait = min(wait, l.holdUntil.Sub(now))
+	} else if l.reader == CaughtUp && !l.idle {
 		wait = min(wait, l.p.idleAfter()-now.Sub(l.lastRecord))
 	}
 	return max(wait, time.Millisecond)
@@ -59,6 +61,7 @@ type captured struct {
 	frozen   []FrozenSlice
 	rows     []Row
 	dead     []Row
+	ids      []uint64
 	batches  []*Batch
 	held     int64
 }
@@ -81,6 +84,9 @@ func (l *lane[E, R]) capture(w Instant) *captured {
 			Frozen: keep, Ledger: l.ledger, SinkLosses: l.sinkLosses},
 		frozen: l.state.Freeze(l.freezeTo(w)), snapshot: l.state.Snapshot(),
 		rows: l.rows, dead: l.dead, batches: l.waiting, held: l.held,
+	}
+	if l.known != nil {
+		c.ids = l.known.capture(time.Now())
 	}
 	l.frozen = keep
 	l.rows, l.dead, l.waiting, l.held, l.changed = nil, nil, nil, 0, false
@@ -128,6 +134,13 @@ func (l *lane[E, R]) checkpoint(ctx context.Context, c *captured) (err error) {
 			return fmt.Errorf("snapshot: %w", err)
 		}
 		c.entry.Snapshot = []Blob{blob}
+	}
+	if len(c.ids) > 0 {
+		blob, err := l.a.Log.WriteObject(ctx, "ids", idsWriter(c.ids))
+		if err != nil {
+			return fmt.Errorf("ids: %w", err)
+		}
+		c.entry.IDs = []Blob{blob}
 	}
 	if err := l.c.stage(ctx, c.entry, c.rows, c.dead); err != nil {
 		return err

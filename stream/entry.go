@@ -43,6 +43,7 @@ type Entry struct {
 	Rows       Staged      `json:"rows,omitzero"`    // output of every sink that takes rows
 	Dead       Staged      `json:"dead,omitzero"`    // dead letters
 	Stagers    []StagedBy  `json:"stagers,omitempty"`
+	IDs        []Blob      `json:"ids,omitempty"` // of the records that this entry counts and the one before does not (Redelivering)
 	Ledger     Ledger      `json:"ledger"`
 	SinkLosses int64       `json:"sink_losses,omitempty"` // rows that a sink rejected alone
 
@@ -71,6 +72,7 @@ func (e *Entry) Blobs(f func(*Blob)) {
 	}
 	each(e.Rows.Parts)
 	each(e.Dead.Parts)
+	each(e.IDs)
 }
 
 // MergerEntry is what only the merger's entries hold.

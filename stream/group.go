@@ -163,6 +163,9 @@ type Log interface {
 	// there is none. It follows logs with one read an entry (A11), and costs nothing for partitions
 	// owned by this process.
 	Newest(ctx context.Context, partition string) (*Entry, error)
+	// History returns this log's checkpoints that may hold ids which are still to be remembered, newest
+	// first, and for how long an id is. A reset ends it: what it let go is counted again.
+	History(ctx context.Context) ([]Past, time.Duration, error)
 	// Frontier and Target are those of the merger's newest saved entry, as far as it is known here:
 	// Beginning before there is one.
 	Frontier() Instant

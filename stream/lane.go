@@ -40,6 +40,9 @@ type lane[E, R any] struct {
 	idle       bool
 	arrived    Instant
 	lastRecord time.Time // monotonic, when a record last came
+	known      *known    // nil: the source delivers every record once
+	holdUntil  time.Time // the watermark stays put until then; zero: it moves
+	highest    Instant   // event time
 	frozen     []Frozen  // saved, not yet covered by the frontier
 	ledger     Ledger
 	sinkLosses int64
@@ -140,6 +143,7 @@ func (l *lane[E, R]) live(ctx context.Context) (err error) {
 			return err
 		}
 		news := l.a.Log.Changed() // taken before the target is read, so that nothing slips between
+		l.moveOn(time.Now())
 		l.raiseIdle()
 		if l.saving == nil && l.due(time.Now()) {
 			l.begin(ctx, l.capture(l.watermark))
@@ -185,6 +189,9 @@ func (l *lane[E, R]) work(ctx context.Context) (bool, error) {
 			l.final = b
 		} else {
 			l.waiting = append(l.waiting, b)
+		}
+		if l.known != nil && !l.p.rules.dropKnown {
+			b.Records = l.known.fresher(b.Records)
 		}
 		if len(b.Records) > 0 {
 			if err := l.process(ctx, b); err != nil {
@@ -243,12 +250,23 @@ func (l *lane[E, R]) hold(n int64) {
 	l.a.Flow.Hold(n)
 }
 
+// moveOn lets the watermark go that was held after the claim.
+func (l *lane[E, R]) moveOn(now time.Time) {
+	if l.holdUntil.IsZero() || now.Before(l.holdUntil) {
+		return
+	}
+	l.holdUntil = time.Time{}
+	if w := l.advance(l.watermark, l.highest); w > l.watermark {
+		l.watermark, l.changed = w, true
+	}
+}
+
 // raiseIdle applies M5: a lane that has caught up and seen nothing for a while raises its own
 // watermark to the merger's target, so that it holds no window back. One that is throttled or paused
 // may have records waiting, and is not idle, even if it was.
 func (l *lane[E, R]) raiseIdle() {
 	width := l.p.Operator.Slice()
-	if width == 0 || l.p.OutOfOrder == Unbounded {
+	if width == 0 || l.p.OutOfOrder == Unbounded || !l.holdUntil.IsZero() {
 		return
 	}
 	quiet := l.reader == CaughtUp || l.p.rules.raiseThrottled
@@ -272,9 +290,21 @@ func (l *lane[E, R]) restore(ctx context.Context) error {
 	if l.p.NewDecoder != nil {
 		l.decoder = l.p.NewDecoder()
 	}
-	l.watermark = l.a.Start
+	l.watermark, l.highest = l.a.Start, Beginning
 	if l.p.rules.ignoreStart {
 		l.watermark = Beginning
+	}
+	if src, ok := l.a.Source.(Redelivering); ok {
+		var err error
+		if l.known, err = recall(ctx, l.a.Log); err != nil {
+			return err
+		}
+		if l.p.rules.forgetIDs {
+			clear(l.known.ids)
+		}
+		if !l.p.rules.hastyWatermark {
+			l.holdUntil = time.Now().Add(src.RedeliversWithin())
+		}
 	}
 	base := l.a.Base
 	if base == nil || base.Kind == KindReset {

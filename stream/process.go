@@ -53,6 +53,7 @@ func (l *lane[E, R]) process(ctx context.Context, b *Batch) (err error) {
 		}
 		before := watermark
 		watermark = l.advance(watermark, e.Time)
+		l.highest = max(l.highest, e.Time)
 		if e.Time < l.from || e.Time >= l.until {
 			l.ledger.Filtered++
 			continue
@@ -83,9 +84,9 @@ func (l *lane[E, R]) process(ctx context.Context, b *Batch) (err error) {
 }
 
 // advance is the watermark after an event at t: the highest time less the out-of-order bound, never
-// back. Without a bound it stays where it is until the partition ends.
+// back. Without a bound it stays where it is until the partition ends; while it is held it stays too.
 func (l *lane[E, R]) advance(watermark, t Instant) Instant {
-	if l.p.OutOfOrder == Unbounded {
+	if l.p.OutOfOrder == Unbounded || !l.holdUntil.IsZero() {
 		return watermark
 	}
 	return max(watermark, t.Add(-l.p.OutOfOrder))

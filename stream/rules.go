@@ -19,5 +19,8 @@ type rules struct {
 	endUnfrozen      bool // M8: a lane ends without freezing what is open
 	endUnlisted      bool // M8: the pipeline ends by an old listing of the source
 	ackFirst         bool // A5: a batch is durable as soon as it is processed
+	forgetIDs        bool // §7: the ids of saved checkpoints are not read again
+	dropKnown        bool // §7: no id is known
+	hastyWatermark   bool // §7: the watermark moves at once after a claim
 	noRecommit       bool // A5: a new owner does not commit what its predecessor saved
 }

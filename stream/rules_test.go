@@ -37,6 +37,9 @@ var ruleTests = []struct {
 	{"endUnfrozen", "M8: what is open when a partition ends is never merged", simulated},
 	{"endUnlisted", "M8: a partition found by the last listing is never read", scenario(lastMinute, once)},
 	{"ackFirst", "A5: a batch is acked whose rows are lost in a crash", scenario(direct, once)},
+	{"forgetIDs", "§7: after a crash a record whose ack came too late is counted again", redelivered},
+	{"dropKnown", "§7: a record whose ack was lost is counted again", redelivered},
+	{"hastyWatermark", "§7: what a dead owner held is late when it comes again", redelivered},
 	{"noRecommit", "A5: what was saved but not committed before a crash is never delivered", scenario(split, killed)},
 }
 

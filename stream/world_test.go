@@ -323,6 +323,7 @@ func (g *gate) bootTime(start time.Time) time.Duration {
 type world struct {
 	*script
 	bucket bucket.Bucket
+	source func(*gate) consumers.Source // default: the script
 	sink   streamtest.Sink
 	dead   streamtest.Sink
 	faults faults
@@ -352,6 +353,9 @@ func (w *world) launch(p *stream.Pipeline[int64, sum], g *gate) *instance {
 func (w *world) serve(ctx context.Context, p *stream.Pipeline[int64, sum], g *gate) error {
 	cfg := checkpoint.Config{Bucket: streamtest.Disturb(w.bucket, g.decide), Name: "sim", Plan: append(stream.Plan{{Name: "--source", Value: "script"}}, p.Plan()...), Checked: true, Logger: p.Logger, Keep: 2,
 		BootTime: func() time.Duration { return g.bootTime(w.start) }}
+	if w.source != nil {
+		cfg.DedupeFor = 10 * time.Minute
+	}
 	store, err := checkpoint.Open(ctx, cfg)
 	for ; err != nil && ctx.Err() == nil; store, err = checkpoint.Open(ctx, cfg) { // a program would be started again
 		select {
@@ -362,7 +366,11 @@ func (w *world) serve(ctx context.Context, p *stream.Pipeline[int64, sum], g *ga
 	if err != nil {
 		return err
 	}
-	sub, err := consumers.New(consumers.Config{Source: process{w.script, g}, Group: store.Group(), Logger: p.Logger})
+	var src consumers.Source = process{w.script, g}
+	if w.source != nil {
+		src = w.source(g)
+	}
+	sub, err := consumers.New(consumers.Config{Source: src, Group: store.Group(), Logger: p.Logger})
 	if err != nil {
 		return err
 	}
@@ -373,7 +381,7 @@ func (w *world) serve(ctx context.Context, p *stream.Pipeline[int64, sum], g *ga
 	for m := range messages {
 		go func() {
 			if g.pass() == nil && p.Handle(m) == nil {
-				if b, err := stream.BatchOf(m); p.Operator.Slice() == 0 && err == nil && int64(w.delivered(b.Assignment.Partition)) < b.Next.Number {
+				if b, err := stream.BatchOf(m); p.Operator.Slice() == 0 && w.source == nil && err == nil && int64(w.delivered(b.Assignment.Partition)) < b.Next.Number {
 					w.early.Add(1)
 				}
 				m.Ack()

@@ -260,6 +260,17 @@ func (g *log) merged() *stream.MergerEntry {
 	return nil
 }
 
+// History remembers ids for ever.
+func (g *log) History(context.Context) (past []stream.Past, keep time.Duration, err error) {
+	g.ls.mu.Lock()
+	defer g.ls.mu.Unlock()
+	log := g.ls.logs[g.lease.assignment.Partition]
+	for i := len(log) - 1; i >= 0; i-- {
+		past = append(past, stream.Past{Entry: log[i]})
+	}
+	return past, 1<<63 - 1, nil
+}
+
 func (g *log) Frontier() stream.Instant {
 	if m := g.merged(); m != nil {
 		return m.Frontier
