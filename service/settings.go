@@ -18,8 +18,11 @@ import (
 // MILLSTREAM_CHECKPOINT_EVERY.
 const EnvPrefix = "MILLSTREAM_"
 
-// envReserved starts the names that the project's own tests use.
-var envReserved = []string{EnvPrefix + "TEST_", EnvPrefix + "INTEGRATION"}
+// envImage is set in our container image, see inContainer.
+const envImage = EnvPrefix + "IMAGE"
+
+// envReserved starts the names that are no settings: the project's own tests use them, and our image.
+var envReserved = []string{EnvPrefix + "TEST_", EnvPrefix + "INTEGRATION", envImage}
 
 // Settings are what every program on Millstream can be told from outside, by flags and environment.
 type Settings struct {
@@ -193,5 +196,5 @@ func (s *Settings) set(flag string) bool { return s.flags != nil && s.flags.Chan
 
 // inContainer reports whether the local disk is likely to vanish with this process.
 func inContainer() bool {
-	return os.Getenv("KUBERNETES_SERVICE_HOST") != "" || os.Getenv("ECS_CONTAINER_METADATA_URI_V4") != "" || os.Getenv("MILLSTREAM_IMAGE") != ""
+	return os.Getenv("KUBERNETES_SERVICE_HOST") != "" || os.Getenv("ECS_CONTAINER_METADATA_URI_V4") != "" || os.Getenv(envImage) != ""
 }

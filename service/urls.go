@@ -42,14 +42,12 @@ func parseLocation(setting, raw string) (location, error) {
 		l.scheme = "stdin"
 		return l, nil
 	}
-	scheme, rest, found := strings.Cut(raw, ":")
-	if !found || strings.ContainsAny(scheme, `/\.`) || len(scheme) < 2 {
-		l.scheme, l.rest = "file", raw
-		return l, nil
+	path, query, _ := strings.Cut(raw, "?")
+	if scheme, rest, found := strings.Cut(path, ":"); found && !strings.ContainsAny(scheme, `/\.`) && len(scheme) >= 2 {
+		l.scheme, l.rest = scheme, strings.TrimPrefix(rest, "//")
+	} else {
+		l.scheme, l.rest = "file", path
 	}
-	l.scheme = scheme
-	rest, query, _ := strings.Cut(rest, "?")
-	l.rest = strings.TrimPrefix(rest, "//")
 	params, err := url.ParseQuery(query)
 	if err != nil {
 		return l, settingf(setting, "%s: %v", raw, err)

@@ -36,6 +36,7 @@ Before you run:   millstream check (with the same flags)`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return service.FlagError(cmd.Flags(), err) })
 	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(runCommand(), demoCommand(), checkCommand(), checkpointsCommand(), configCommand(), versionCommand())
+	root.InitDefaultCompletionCmd() // which Execute would add too late for noArguments
 	noArguments(root)
 	return root
 }
@@ -58,7 +59,7 @@ func noArguments(cmd *cobra.Command) {
 	}
 	for _, sub := range cmd.Commands() {
 		noArguments(sub)
-		if check := sub.Args; check != nil && sub.Name() != "completion" {
+		if check := sub.Args; check != nil {
 			sub.Args = func(cmd *cobra.Command, args []string) error {
 				if err := check(cmd, args); err != nil {
 					return &service.SettingError{Setting: cmd.CommandPath(), Problem: err.Error()}

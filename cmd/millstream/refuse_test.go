@@ -1,0 +1,263 @@
+package main
+
+import (
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
+
+	fake "github.com/millstream/millstream/fakes/kinesis"
+)
+
+// closedPort is an address at which nobody listens.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return "http://" + l.Addr().String()
+}
+
+// A setting that cannot work is one line that names it and the fix, exit code 2, and no file anywhere.
+func TestSettingsAreRefused(t *testing.T) {
+	t.Parallel()
+	window := []string{"--key", "k", "--time", "t", "--window", "tumbling:1m", "--aggregate", "count() as n"}
+	query := func(args ...string) []string {
+		return slices.Concat([]string{"run", "--source", "in.ndjson", "--sink", "out"}, window, args)
+	}
+	run := func(args ...string) []string { return append([]string{"run"}, args...) }
+	nowhere := closedPort(t)
+	for _, c := range []struct {
+		name string
+		args []string
+		env  string
+		want string // after "millstream: "; … stands for anything
+	}{
+		{"unknown flag", run("--sorce", "x"), "", "--sorce: no such flag: did you mean --source?"},
+		{"unknown flag, nothing near", run("--frobnicate"), "", "--frobnicate: no such flag"},
+		{"unknown command", []string{"rnu"}, "", "millstream rnu: no such command: did you mean run?"},
+		{"unknown command below", []string{"checkpoints", "lst"}, "", "millstream checkpoints lst: no such command: did you mean list?"},
+		{"unknown shell", []string{"completion", "bsh"}, "", "millstream completion bsh: no such command: did you mean bash?"},
+		{"unknown variable", query(), "MILLSTREAM_SINKS=x", "MILLSTREAM_SINKS: no such setting: did you mean MILLSTREAM_SINK?"},
+		{"bad variable", query(), "MILLSTREAM_LEASE=soon", `MILLSTREAM_LEASE: "soon" is not a duration: write it like 500ms, 10s or 1m30s`},
+		{"argument", query("more"), "", `millstream run: …"more"…`},
+		{"no value", run("--sink"), "", "--sink: needs a value"},
+		{"no source", run(), "", "--source: is missing: give a URL or a path"},
+		{"no sink", run("--source", "in.ndjson"), "", "--sink: is missing: results would go nowhere. Try --sink stdout: or --sink ./out"},
+		{"no such file", run("--source", "nothing.ndjson", "--sink", "out"), "", "--source: …/nothing.ndjson: no such file or folder"},
+		{"unknown source", run("--source", "kafka://x", "--sink", "out"), "", "--source: kafka://x: unknown kind kafka: it is one of file, kinesis, stdin"},
+		{"misspelt source", run("--source", "kinessis://x", "--sink", "out"), "", "--source: kinessis://x: unknown kind kinessis: did you mean kinesis?"},
+		{"source's parameter", run("--source", "kinesis://x?regin=y", "--sink", "out"), "", "--source: kinesis://x?regin=y: has no parameter regin: did you mean region?"},
+		{"file's parameter", run("--source", "file:///x?rat=1", "--sink", "out"), "", "--source: file:///x?rat=1: unknown parameter rat; a file source has only rate"},
+		{"unknown sink", run("--source", "in.ndjson", "--sink", "sql://x"), "", "--sink: sql://x: unknown kind sql: …"},
+		{"sink is a file", run("--source", "in.ndjson", "--sink", "in.ndjson"), "", "--sink: …/in.ndjson: a file is where a folder should be…"},
+		{"sink's format", run("--source", "in.ndjson", "--sink", "out?format=xml"), "", "--sink: out?format=xml: …"},
+		{"sink's parameter", run("--source", "in.ndjson", "--sink", "out?formt=csv"), "", "--sink: out: a folder has no parameter formt…"},
+		{"bad duration", query("--checkpoint-every", "5"), "", `--checkpoint-every: "5" is not a duration: write it like 500ms, 10s or 1m30s`},
+		{"no duration", query("--idle-after", "0s"), "", "--idle-after: 0s: must be more than nothing"},
+		{"short lease", query("--lease", "10ms"), "", "--lease: 10ms: give it a second at least, or a slow disk loses it"},
+		{"negative bound", query("--out-of-order", "-1s"), "", "--out-of-order: -1s: must not be negative"},
+		{"no checkpoint kept", query("--keep", "0"), "", "--keep: 0: keep one checkpoint at least"},
+		{"not a number", query("--keep", "many"), "", `--keep: "many" is not valid: …`},
+		{"window's duration", query("--window", "tumbling:1x"), "", `--window: …"tumbling:1x"…`},
+		{"window's kind", query("--window", "rolling:1m"), "", `--window: …"rolling:1m": want tumbling:1m, hopping:1m/10s or session:30s`},
+		{"hop above size", query("--window", "hopping:1m/7m"), "", "--window: …hopping:1m/7m: the hop is larger than the size…"},
+		{"aggregate alone", run("--source", "in.ndjson", "--sink", "out", "--aggregate", "count()"), "", "--aggregate: there is no window…add --window…"},
+		{"window alone", run("--source", "in.ndjson", "--sink", "out", "--time", "t", "--window", "tumbling:1m"), "", "--window: there is nothing to aggregate…add --aggregate…"},
+		{"unknown aggregate", query("--aggregate", "cuont()"), "", `--aggregate: …unknown aggregate "cuont"…`},
+		{"open bracket", query("--aggregate", "sum(v"), "", "--aggregate: …not closed…"},
+		{"bad expression", query("--where", "v >"), "", `--where: "v >": unexpected…`},
+		{"clash of columns", query("--key", "a.b,a_b"), "", "--key: a.b and a_b are both the column a_b…"},
+		{"late", query("--late", "frop"), "", `--late: "frop": it is dead-letter or drop…`},
+		{"from", query("--from", "yesterday"), "", `--from: "yesterday": write a time as 2026-01-31T15:04:05Z`},
+		{"from after until", query("--from", "2026-01-02T00:00:00Z", "--until", "2026-01-01T00:00:00Z"), "", "--from: 2026-01-02T00:00:00Z is not before --until 2026-01-01T00:00:00Z: nothing would be read"},
+		{"until without time", run("--source", "in.ndjson", "--sink", "out", "--until", "2026-01-01T00:00:00Z"), "", "--time: is missing: --from and --until look at the event time"},
+		{"log format", query("--log-format", "yaml"), "", `--log-format: "yaml": it is text or json`},
+		{"address", query("--http", "127.0.0.1:99999"), "", "--http: …99999…"},
+		{"name with a bucket", query("--checkpoint", "s3://b/p?region=us-east-1"), "", "--name: is required with a bucket: instances with the same name share the work"},
+		{"bad name", query("--name", "My Pipe"), "", `--name: "My Pipe": use lower-case letters, digits, dots, dashes and underscores`},
+		{"store out of reach", query("--name", "n", "--checkpoint", "s3://b/p?region=us-east-1&endpoint="+nowhere), "", "--checkpoint: s3://b/p: cannot be written: …cannot reach " + nowhere + "…connection refused"},
+		{"sink out of reach", query("--sink", "s3://b/p?region=us-east-1&endpoint="+nowhere), "", "--sink: s3://b/p: cannot be written: …cannot reach " + nowhere + "…connection refused"},
+		{"stream out of reach", run("--source", "kinesis://s?region=us-east-1&endpoint="+nowhere, "--sink", "out"), "", "--source: …stream s…connection refused…"},
+		{"demo too short", []string{"demo", "--for", "1s"}, "", "--for: give the demo 6s at least…"},
+		{"no entry number", []string{"checkpoints", "show", "p", "x"}, "", "NUMBER: x is not the number of an entry"},
+		{"no state folder", []string{"checkpoints", "list", "--checkpoint", "nowhere"}, "", "--checkpoint: …nowhere…no such file or directory"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "in.ndjson"), `{"k":"a","v":1,"t":1767225600000}`)
+			p := launch{dir: dir, env: []string{c.env, "AWS_MAX_ATTEMPTS=1"}}.start(t, c.args...)
+			p.fails(2)
+			said := strings.TrimPrefix(strings.TrimSpace(p.stderr.String()), "millstream: ")
+			if !matches(said, c.want) {
+				t.Errorf("says  %s\nwant  %s", said, c.want)
+			}
+			if files := outputs(t, filepath.Join(dir, "out")); len(files) != 0 {
+				t.Errorf("left %s", files)
+			}
+		})
+	}
+}
+
+// matches compares with a text in which … stands for anything.
+func matches(said, want string) bool {
+	parts := strings.Split(want, "…")
+	if !strings.HasPrefix(said, parts[0]) {
+		return false
+	}
+	said = said[len(parts[0]):]
+	for i, part := range parts[1:] {
+		if i == len(parts)-2 && part != "" {
+			return strings.HasSuffix(said, part)
+		}
+		n := strings.Index(said, part)
+		if n < 0 {
+			return false
+		}
+		said = said[n+len(part):]
+	}
+	return len(parts) > 1 || said == ""
+}
+
+// What a stream answers stops the start with its cause.
+func TestStreamsAreRefused(t *testing.T) {
+	t.Parallel()
+	_, source := serveKinesis(t, 1)
+	endpoint := source[strings.Index(source, "?"):]
+	expired, source2 := serveKinesis(t, 1)
+	expired.Inject(fake.Fault{Times: -1, Code: "ExpiredTokenException", Message: "The security token included in the request is expired"})
+	query := []string{"--key", "k", "--time", "t", "--window", "tumbling:1m", "--aggregate", "count() as n"}
+	for _, c := range []struct {
+		name, source, sink, env string
+		texts                   []string
+	}{
+		{"missing source", "kinesis://none" + endpoint, "out", "", []string{"--source: ", "stream none does not exist in us-east-1"}},
+		{"missing sink", "in.ndjson", "kinesis://none" + endpoint, "", []string{"--sink: ", "stream none does not exist in us-east-1"}},
+		{"expired source", source2, "out", "", []string{"--source: ", "credentials expired: renew them"}},
+		{"expired sink", "in.ndjson", source2, "", []string{"--sink: ", "credentials expired: renew them"}},
+		{"default checkpoint in Kubernetes", source, "out", "KUBERNETES_SERVICE_HOST=10.0.0.1", []string{"--checkpoint: the default is a folder of this container", "s3://"}},
+		{"default checkpoint on ECS", source, "out", "ECS_CONTAINER_METADATA_URI_V4=http://169.254.170.2", []string{"--checkpoint: the default is a folder of this container"}},
+		{"default checkpoint in our image", source, "out", "MILLSTREAM_IMAGE=1", []string{"--checkpoint: the default is a folder of this container"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "in.ndjson"), `{"k":"a","v":1,"t":1767225600000}`)
+			l := launch{dir: dir, env: []string{c.env}}
+			l.start(t, slices.Concat([]string{"run", "--source", c.source, "--sink", c.sink}, query)...).fails(2, c.texts...)
+			if _, err := os.Stat(filepath.Join(dir, "millstream-state", "main")); err == nil {
+				t.Error("left state of a pipeline")
+			}
+		})
+	}
+	t.Run("a checkpoint that was named is fine in a container", func(t *testing.T) {
+		t.Parallel()
+		l := launch{env: []string{"KUBERNETES_SERVICE_HOST=10.0.0.1"}}
+		l.start(t, slices.Concat([]string{"run", "--source", source, "--sink", "out", "--until-end", "--checkpoint", "state"}, query)...).succeeds()
+	})
+}
+
+// A store that ignores the condition of a write is refused; the same store with its conditions kept
+// runs a pipeline to its end.
+func TestStoreThatIgnoresConditionalWrites(t *testing.T) {
+	t.Parallel()
+	for _, ignores := range []bool{true, false} {
+		backend := s3mem.New()
+		if err := backend.CreateBucket("b"); err != nil {
+			t.Fatal(err)
+		}
+		store := gofakes3.New(backend, gofakes3.WithoutVersioning()).Server()
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if ignores {
+				r.Header.Del("If-None-Match")
+				r.Header.Del("If-Match")
+			}
+			store.ServeHTTP(w, r)
+		}))
+		t.Cleanup(server.Close)
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "in.ndjson"), `{"k":"a","v":1,"t":1767225600000}`, `{"k":"a","v":2,"t":1767225600000}`)
+		place := "s3://b/p?region=us-east-1&endpoint=" + server.URL
+		args := []string{"--source", "in.ndjson", "--sink", "out", "--until-end", "--name", "n", "--key", "k", "--time", "t",
+			"--window", "tumbling:1m", "--aggregate", "count() as n", "--checkpoint", place}
+		for _, command := range []string{"check", "run"} {
+			p := launch{dir: dir}.start(t, append([]string{command}, args...)...)
+			if ignores {
+				p.fails(2, "--checkpoint: s3://b/p: ", "this store ignores conditional writes", "use another one")
+				continue
+			}
+			p.succeeds()
+		}
+		// check looks at a sink in the same way: there a name must be written once, too.
+		sink := launch{dir: dir}.start(t, "check", "--source", "in.ndjson", "--sink", place, "--checkpoint", "state", "--select", "*")
+		if ignores {
+			sink.fails(2, "--sink: s3://b/p: ", "this store ignores conditional writes")
+		} else {
+			sink.succeeds()
+		}
+		if got, want := len(outputs(t, filepath.Join(dir, "out"))), map[bool]int{true: 0, false: 1}[ignores]; got != want {
+			t.Errorf("ignores %t: %d files, want %d", ignores, got, want)
+		}
+	}
+}
+
+// A pipeline whose meaning has changed does not go on from another's state; what has no meaning for
+// the totals may change.
+func TestChangedPlanIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	in := write(t, filepath.Join(dir, "in.ndjson"), `{"k":"a","j":1,"v":1,"t":1767225600000,"s":1767225600000}`)
+	other := write(t, filepath.Join(dir, "other.ndjson"), `{"k":"a"}`)
+	base := map[string]string{"--source": in, "--key": "k", "--time": "t", "--window": "tumbling:1m", "--aggregate": "count() as n",
+		"--sink": "out", "--checkpoint-every": "50ms", "--lease": "1s"}
+	command := func(flag, value string) []string {
+		args := []string{"run", "--until-end"}
+		for f, v := range base {
+			if f == flag {
+				v = value
+			}
+			args = append(args, f+"="+v)
+		}
+		if _, known := base[flag]; !known && flag != "" {
+			args = append(args, flag+"="+value)
+		}
+		return args
+	}
+	first := launch{dir: dir}.start(t, slices.DeleteFunc(command("", ""), func(a string) bool { return a == "--until-end" })...)
+	first.reaches("a checkpoint", func() bool {
+		entries, _ := filepath.Glob(filepath.Join(dir, "millstream-state", "main", "log", "in.ndjson", "*"))
+		return len(entries) >= 2
+	})
+	first.kill()
+
+	fix := ": use a new --name, set it back, or checkpoints reset"
+	for _, c := range []struct{ flag, value, want string }{
+		{"--window", "tumbling:5m", "--window changed (1m → 5m) since entry "},
+		{"--window", "hopping:1m/10s", "--window changed (tumbling:1m → hopping:1m/10s) since entry "},
+		{"--key", "j", "--key changed (k → j) since entry "},
+		{"--key", "k,j", "--key changed (k → k,j) since entry "},
+		{"--time", "s", "--time changed (t → s) since entry "},
+		{"--aggregate", "count() as n, sum(v) as total", "--aggregate changed (count() as n → count() as n, sum(v) as total) since entry "},
+		{"--source", other, "--source changed (file:" + in + " → file:" + other + ") since entry "},
+	} {
+		for _, verb := range []string{"run", "check"} {
+			args := command(c.flag, c.value)
+			args[0] = verb
+			launch{dir: dir}.start(t, args...).fails(2, "millstream: "+c.want, fix)
+		}
+	}
+	p := launch{dir: dir}.start(t, append(command("--checkpoint-every", "1s"), "--sink=out2", "--where=v == 1", "--log-format=json", "--idle-after=5s")...)
+	if l := p.succeeds().ledger(); l.RecordsIn != 1 || l.Contributed != 1 {
+		t.Errorf("ledger %+v", l)
+	}
+}
