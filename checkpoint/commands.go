@@ -20,10 +20,13 @@ func (s *Store) members(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", dir, err)
 	}
-	for i := range names {
-		names[i] = strings.TrimPrefix(names[i], dir)
+	ids := names[:0]
+	for _, name := range names {
+		if name != s.path(turnoverName) {
+			ids = append(ids, strings.TrimPrefix(name, dir))
+		}
 	}
-	return names, nil
+	return ids, nil
 }
 
 // tails reads the end of every log, by partition. What this process remembers plays no part: the

@@ -89,6 +89,13 @@ func (f *follower) own(n int) {
 	f.readAt = time.Time{}
 }
 
+// refresh makes the next sync look, however soon it comes.
+func (f *follower) refresh() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.readAt = time.Time{}
+}
+
 // hint says that somebody knows of entry n.
 func (f *follower) hint(n uint64) {
 	f.mu.Lock()

@@ -30,6 +30,7 @@ type run struct {
 	watching map[string]*observer // other members, and owners of what we want
 	listedAt time.Time
 	lookedAt time.Time
+	turnover turnover
 
 	mu      sync.Mutex
 	member  *member
@@ -39,6 +40,7 @@ type run struct {
 	dead    map[string]bool
 	clocks  map[string]time.Time // of other live members
 	stop    bool                 // everything drains
+	freed   bool                 // partitions were let go that the others do not know of
 	fatal   error
 }
 
@@ -68,7 +70,7 @@ func (g group) Run(ctx context.Context, src stream.Source, serve func(*stream.As
 		}
 	}
 	r := &run{s: s, src: src, serve: serve, wake: make(chan struct{}, 1), ids: make(map[string]bool), watching: make(map[string]*observer),
-		tenants: make(map[string]*tenant), blocked: make(map[string]bool), dead: make(map[string]bool), clocks: make(map[string]time.Time),
+		turnover: turnover{s: s}, tenants: make(map[string]*tenant), blocked: make(map[string]bool), dead: make(map[string]bool), clocks: make(map[string]time.Time),
 		janitor: &janitor{s: s, all: make(map[*retention]bool), done: make(map[string]bool)}}
 	return r.run(ctx)
 }
@@ -94,10 +96,13 @@ func (r *run) run(ctx context.Context) error {
 	stop()
 	helpers.Wait()
 	r.mu.Lock()
-	m, fatal := r.member, r.fatal
+	m, fatal, alone := r.member, r.fatal, len(r.clocks) == 0
 	r.mu.Unlock()
 	if m != nil {
 		m.leave()
+		if !alone {
+			r.turnover.tell(context.WithoutCancel(ctx))
+		}
 	}
 	if fatal != nil {
 		return fatal
@@ -191,6 +196,9 @@ func (r *run) pause() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	wait := min(r.s.pollEvery(), r.tick()-time.Since(r.lookedAt))
+	if len(r.clocks) > 0 {
+		wait = min(wait, r.turnover.due())
+	}
 	for _, t := range r.tenants {
 		if left := time.Until(t.retryAt); !t.busy && !t.ended && left > 0 {
 			wait = min(wait, left)
@@ -229,9 +237,26 @@ func (r *run) step(ctx context.Context) (bool, error) {
 		}
 		return true, nil
 	}
+	fresh := r.turned(ctx)
 	r.members(ctx)
-	r.distribute(ctx)
+	r.distribute(ctx, fresh)
 	return false, nil
+}
+
+// turned tells the others what they can have, and reports whether they have told us so.
+func (r *run) turned(ctx context.Context) bool {
+	r.mu.Lock()
+	freed, alone := r.freed, len(r.clocks) == 0
+	r.freed = false
+	r.mu.Unlock()
+	if freed && !alone {
+		r.turnover.tell(ctx)
+	}
+	if alone || !r.turnover.changed(ctx) {
+		return false
+	}
+	r.listedAt, r.lookedAt = time.Time{}, time.Time{}
+	return true
 }
 
 // members looks at the other members' files when it is time.
@@ -324,8 +349,9 @@ func (r *run) forgetMember(ctx context.Context, id string, o *observer) {
 	}
 }
 
-// distribute starts what is our share and not started, and drains what has become another's.
-func (r *run) distribute(ctx context.Context) {
+// distribute starts what is our share and not started, and drains what has become another's. fresh
+// says that partitions have become free just now.
+func (r *run) distribute(ctx context.Context, fresh bool) {
 	rows := map[string]stream.RosterRow{stream.MergerPartition: {Partition: stream.Partition{Name: stream.MergerPartition}, Start: stream.Beginning}}
 	tip := ""
 	if m := r.s.merged(); m != nil {
@@ -358,8 +384,13 @@ func (r *run) distribute(ctx context.Context) {
 			t = &tenant{partition: name}
 			r.tenants[name] = t
 		}
-		if owner := r.s.follow(name).state().owner(); owner != "" && !r.ids[owner] {
+		f := r.s.follow(name)
+		if owner := f.state().owner(); owner != "" && !r.ids[owner] {
 			r.blocked[owner] = true
+		}
+		if fresh && !t.busy && t.failures == 0 {
+			f.refresh()
+			t.retryAt = time.Time{}
 		}
 		if t.busy || t.ended || now.Before(t.retryAt) {
 			continue
@@ -422,6 +453,7 @@ func (r *run) clock() time.Time {
 func (r *run) tend(ctx context.Context, t *tenant, m *member, row stream.RosterRow, tip string) {
 	retry, err := r.claimAndServe(ctx, t, m, row, tip)
 	r.mu.Lock()
+	r.freed = r.freed || t.moving && err == nil
 	t.busy, t.moving, t.drain = false, false, nil
 	t.retryAt = time.Now().Add(retry)
 	var changed *PlanChanged

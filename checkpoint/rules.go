@@ -23,4 +23,5 @@ type rules struct {
 	noStoreCheck      bool // A10
 	blindFollower     bool // A11: never lists at a gap
 	noGarbage         bool // A12
+	noTurnover        bool // nobody is told that partitions are free
 }
