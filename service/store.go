@@ -79,15 +79,23 @@ func (s *StoreSettings) Open(ctx context.Context) (store *checkpoint.Store, done
 func PrintEntry(out io.Writer, e *stream.Entry) error {
 	data, err := json.MarshalIndent(struct {
 		Number        uint64 `json:"number"`
-		Watermark     string `json:"watermark"`
+		Watermark     string `json:"watermark,omitempty"`
 		LastWatermark string `json:"last_watermark,omitempty"`
 		*stream.Entry
-	}{e.Number, e.Watermark.String(), lastWatermark(e), e}, "", "  ")
+	}{e.Number, watermark(e), lastWatermark(e), e}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("entry %d: %w", e.Number, err)
 	}
 	_, err = fmt.Fprintln(out, string(data))
 	return err
+}
+
+// watermark is empty for the kinds of entries that carry none.
+func watermark(e *stream.Entry) string {
+	if e.Kind == stream.KindCheckpoint || e.Kind == stream.KindEnd {
+		return e.Watermark.String()
+	}
+	return ""
 }
 
 func lastWatermark(e *stream.Entry) string {

@@ -59,6 +59,8 @@ func (d *demo) run(ctx context.Context) (err error) {
 		}
 	} else if entries, err := os.ReadDir(d.dir); err == nil && len(entries) > 0 {
 		return &service.SettingError{Setting: "--dir", Problem: d.dir + " is not empty: name a new folder"}
+	} else if err := os.MkdirAll(d.dir, 0o755); err != nil {
+		return &service.SettingError{Setting: "--dir", Problem: err.Error()}
 	}
 	server := fake.New(fake.Options{})
 	endpoint, err := server.Start()
