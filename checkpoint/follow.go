@@ -89,11 +89,12 @@ func (f *follower) own(n int) {
 	f.readAt = time.Time{}
 }
 
-// refresh makes the next sync look, however soon it comes.
+// refresh makes the next sync list the log: something has happened, perhaps beyond entries that are
+// deleted by now.
 func (f *follower) refresh() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.readAt = time.Time{}
+	f.known = false
 }
 
 // hint says that somebody knows of entry n.

@@ -52,6 +52,7 @@ type tenant struct {
 	ended     bool
 	drain     func() // set while served
 	moving    bool   // drained because it is another member's share
+	again     bool   // partitions became free while it was being claimed
 	failures  int
 }
 
@@ -96,7 +97,7 @@ func (r *run) run(ctx context.Context) error {
 	stop()
 	helpers.Wait()
 	r.mu.Lock()
-	m, fatal, alone := r.member, r.fatal, len(r.clocks) == 0
+	m, fatal, alone := r.member, r.fatal, r.alone()
 	r.mu.Unlock()
 	if m != nil {
 		m.leave()
@@ -196,8 +197,11 @@ func (r *run) pause() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	wait := min(r.s.pollEvery(), r.tick()-time.Since(r.lookedAt))
-	if len(r.clocks) > 0 {
+	if !r.alone() {
 		wait = min(wait, r.turnover.due())
+		if r.freed {
+			wait = min(wait, tellEvery)
+		}
 	}
 	for _, t := range r.tenants {
 		if left := time.Until(t.retryAt); !t.busy && !t.ended && left > 0 {
@@ -237,116 +241,10 @@ func (r *run) step(ctx context.Context) (bool, error) {
 		}
 		return true, nil
 	}
-	fresh := r.turned(ctx)
-	r.members(ctx)
-	r.distribute(ctx, fresh)
+	told := r.turned(ctx)
+	gone := r.members(ctx)
+	r.distribute(ctx, told || gone)
 	return false, nil
-}
-
-// turned tells the others what they can have, and reports whether they have told us so.
-func (r *run) turned(ctx context.Context) bool {
-	r.mu.Lock()
-	freed, alone := r.freed, len(r.clocks) == 0
-	r.freed = false
-	r.mu.Unlock()
-	if freed && !alone {
-		r.turnover.tell(ctx)
-	}
-	if alone || !r.turnover.changed(ctx) {
-		return false
-	}
-	r.listedAt, r.lookedAt = time.Time{}, time.Time{}
-	return true
-}
-
-// members looks at the other members' files when it is time.
-func (r *run) members(ctx context.Context) {
-	now := time.Now()
-	if !r.lookedAt.IsZero() && now.Sub(r.lookedAt) < r.tick() {
-		return
-	}
-	r.lookedAt = now
-	r.mu.Lock()
-	for id := range r.blocked {
-		if r.watching[id] == nil {
-			r.watching[id] = &observer{}
-		}
-	}
-	r.mu.Unlock()
-	if r.listedAt.IsZero() || now.Sub(r.listedAt) >= r.s.lease*9/10 {
-		r.listMembers(ctx)
-	}
-	dead, clocks := make(map[string]bool), make(map[string]time.Time)
-	for id, o := range r.watching {
-		if err := r.s.look(ctx, o, id); err != nil && ctx.Err() == nil {
-			r.s.logger.Warn("a heartbeat cannot be read", "member", id, "error", err)
-		}
-		for partition, status := range o.beat.Partitions {
-			r.s.follow(partition).hint(status.Newest)
-		}
-		if o.live(r.s.lease, r.s.rules) {
-			clocks[id] = o.beat.Clock
-		}
-		if o.dead(r.s.lease, r.s.rules) {
-			dead[id] = true
-		}
-		r.forgetMember(ctx, id, o)
-	}
-	r.mu.Lock()
-	r.dead, r.clocks = dead, clocks
-	r.mu.Unlock()
-}
-
-// listMembers finds the files of members not watched yet.
-func (r *run) listMembers(ctx context.Context) {
-	ids, err := r.s.members(ctx)
-	if err != nil {
-		if ctx.Err() == nil {
-			r.s.logger.Warn("the members cannot be listed", "error", err)
-		}
-		return
-	}
-	r.listedAt = time.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, id := range ids {
-		if r.watching[id] == nil && !r.ids[id] {
-			r.watching[id] = &observer{}
-		}
-	}
-}
-
-// forgetMember drops what is of no use any more: the observer of a file that is gone, and the file
-// itself when it stood still for ten leases and its member owns nothing (A12).
-func (r *run) forgetMember(ctx context.Context, id string, o *observer) {
-	r.mu.Lock()
-	blocked := r.blocked[id]
-	r.mu.Unlock()
-	if blocked || !o.dead(r.s.lease, r.s.rules) {
-		return
-	}
-	if !o.present {
-		delete(r.watching, id)
-		return
-	}
-	if !o.still(10*r.s.lease, r.s.rules) || r.s.rules.noGarbage {
-		return
-	}
-	partitions := []string{stream.MergerPartition}
-	if m := r.s.merged(); m != nil {
-		for i := range m.Roster {
-			partitions = append(partitions, m.Roster[i].Name)
-		}
-	}
-	for _, p := range partitions {
-		f := r.s.follow(p)
-		if err := f.sync(ctx, r.s.pollEvery()); err != nil || f.state().owner() == id {
-			return
-		}
-	}
-	if err := r.s.bucket.Delete(ctx, r.s.path(memberName(id))); err != nil && ctx.Err() == nil {
-		r.s.logger.Info("the heartbeat file of a dead member cannot be deleted", "member", id, "error", err)
-	}
 }
 
 // distribute starts what is our share and not started, and drains what has become another's. fresh
@@ -388,9 +286,9 @@ func (r *run) distribute(ctx context.Context, fresh bool) {
 		if owner := f.state().owner(); owner != "" && !r.ids[owner] {
 			r.blocked[owner] = true
 		}
-		if fresh && !t.busy && t.failures == 0 {
+		if fresh && t.failures == 0 {
 			f.refresh()
-			t.retryAt = time.Time{}
+			t.retryAt, t.again = time.Time{}, t.busy
 		}
 		if t.busy || t.ended || now.Before(t.retryAt) {
 			continue
@@ -456,6 +354,10 @@ func (r *run) tend(ctx context.Context, t *tenant, m *member, row stream.RosterR
 	r.freed = r.freed || t.moving && err == nil
 	t.busy, t.moving, t.drain = false, false, nil
 	t.retryAt = time.Now().Add(retry)
+	if t.again && t.failures == 0 {
+		t.retryAt = time.Time{}
+	}
+	t.again = false
 	var changed *PlanChanged
 	if errors.As(err, &changed) && r.fatal == nil {
 		r.fatal = err

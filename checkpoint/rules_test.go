@@ -717,9 +717,10 @@ func testDeadMember(t *testing.T, r rules) error {
 		d    time.Duration
 		left int
 	}{{100 * time.Second, 1}, {200 * time.Second, 0}} { // ten leases are 150 s
-		runFor(t, open(t, with(b, r)), run.d, "a")
-		if names, err := b.List(t.Context(), "p/members/"); err != nil || len(names) != run.left {
-			return fmt.Errorf("after %s: %v, %w", run.d, names, err)
+		s := open(t, with(b, r))
+		runFor(t, s, run.d, "a")
+		if ids, err := s.members(t.Context()); err != nil || len(ids) != run.left {
+			return fmt.Errorf("after %s: %v, %w", run.d, ids, err)
 		}
 	}
 	return nil

@@ -16,8 +16,14 @@ import (
 type turnover struct {
 	s      *Store
 	seen   []byte
-	readAt time.Time // zero: never
+	readAt time.Time
+	toldAt time.Time
 }
+
+// tellEvery bounds how often a member writes the note while it lets many partitions go.
+const tellEvery = 250 * time.Millisecond
+
+func (t *turnover) may() bool { return time.Since(t.toldAt) >= tellEvery }
 
 const turnoverName = "members/_turnover"
 
@@ -32,7 +38,6 @@ func (t *turnover) changed(ctx context.Context) bool {
 	if t.due() > 0 {
 		return false
 	}
-	first := t.readAt.IsZero()
 	t.readAt = time.Now()
 	note, err := t.s.bucket.Get(ctx, t.s.path(turnoverName))
 	if err != nil && !errors.Is(err, bucket.ErrNotFound) {
@@ -42,7 +47,7 @@ func (t *turnover) changed(ctx context.Context) bool {
 		return false
 	}
 	t.seen = note
-	return !first
+	return true
 }
 
 // tell writes the note.
@@ -53,6 +58,7 @@ func (t *turnover) tell(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, t.s.lease/4)
 	defer cancel()
 	note := []byte(nonce())
+	t.toldAt = time.Now()
 	if err := t.s.bucket.Put(ctx, t.s.path(turnoverName), note); err != nil {
 		t.s.logger.Info("the others cannot be told that partitions are free; they will find out", "error", err)
 		return
