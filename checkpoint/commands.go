@@ -211,11 +211,11 @@ func mergerLast(a, b string) int {
 // resetLog appends a reset behind everything that is there.
 func (s *Store) resetLog(ctx context.Context, m *member, partition string, newest uint64) (uint64, error) {
 	for {
-		last, err := s.read(ctx, partition, newest)
+		genesis, err := s.genesisOf(ctx, partition, newest)
 		if err != nil {
 			return 0, err
 		}
-		e := &stream.Entry{Number: newest + 1, Kind: stream.KindReset, Owner: m.id, Nonce: nonce(), Genesis: last.Genesis, Plan: s.plan,
+		e := &stream.Entry{Number: newest + 1, Kind: stream.KindReset, Owner: m.id, Nonce: nonce(), Genesis: genesis, Plan: s.plan,
 			Watermark: stream.Beginning, LastWatermark: stream.Beginning}
 		err = s.offer(ctx, partition, e)
 		if err == nil {
@@ -230,6 +230,33 @@ func (s *Store) resetLog(ctx context.Context, m *member, partition string, newes
 		}
 		newest = numbers[len(numbers)-1]
 	}
+}
+
+// genesisOf reads the log's genesis from its newest entry, or from the newest that is not damaged: a
+// reset is the way out of a damaged log (A9). Without any it is a fresh one, which no name can bear yet.
+func (s *Store) genesisOf(ctx context.Context, partition string, newest uint64) (string, error) {
+	e, err := s.read(ctx, partition, newest)
+	var damaged *Damaged
+	if !errors.As(err, &damaged) {
+		if err != nil {
+			return "", err
+		}
+		return e.Genesis, nil
+	}
+	numbers, err := s.list(ctx, partition)
+	if err != nil {
+		return "", err
+	}
+	for _, n := range slices.Backward(numbers) {
+		e, err := s.read(ctx, partition, n)
+		switch {
+		case err == nil:
+			return e.Genesis, nil
+		case !errors.As(err, &damaged):
+			return "", err
+		}
+	}
+	return nonce(), nil
 }
 
 // deserted makes sure that no member lives, as A3 says: every heartbeat file stands still, and none

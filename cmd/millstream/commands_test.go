@@ -150,3 +150,58 @@ func TestDemo(t *testing.T) {
 		}
 	}
 }
+
+// A damaged log stops its partition with its name; nothing is output again, and reset is a way out.
+func TestDamagedLog(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, pattern string
+	}{{"newest entry", "*5"}, {"whole log", "*"}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			in := write(t, filepath.Join(dir, "in.ndjson"), clicksOfTwo...)
+			l := launch{dir: dir}
+			args := []string{"run", "--source", in, "--time", "at", "--window", "tumbling:1m", "--aggregate", "count() as n",
+				"--lease", "1s", "--checkpoint-every", "50ms", "--log-format", "json", "--sink"}
+			for range 2 { // entries 1 to 3, then a claim and a release
+				p := l.start(t, append(args, "out")...)
+				p.reports(`"claimed","partition":"in.ndjson"`)
+				p.reaches("a row", func() bool { return len(outputs(t, filepath.Join(dir, "out"))) > 0 })
+				p.signal(os.Interrupt)
+				p.succeeds()
+			}
+			rows := len(outputs(t, filepath.Join(dir, "out")))
+			entries, err := filepath.Glob(filepath.Join(dir, "millstream-state", "main", "log", "in.ndjson", c.pattern))
+			if err != nil || len(entries) == 0 {
+				t.Fatal(err, entries)
+			}
+			slices.Sort(entries)
+			for _, name := range entries {
+				if data, err := os.ReadFile(name); err != nil || os.WriteFile(name, append(data[:20:20], "damaged"...), 0o644) != nil {
+					t.Fatal(name, err)
+				}
+			}
+			newest := filepath.Base(entries[len(entries)-1])
+			const problem = " is damaged: checksum does not match; restore it from a backup, or start again with `checkpoints reset` or a new --name"
+			l.start(t, "checkpoints", "list").fails(1, "in.ndjson/"+newest+problem)
+			p := l.start(t, append(args, "out")...)
+			p.reports("in.ndjson/" + newest + problem)
+			p.signal(os.Interrupt)
+			if code := p.wait(); code != 1 {
+				t.Errorf("exit code %d, want 1", code)
+			}
+			if n := len(outputs(t, filepath.Join(dir, "out"))); n != rows {
+				t.Errorf("%d files were %d before", n, rows)
+			}
+
+			l.start(t, "checkpoints", "reset", "--lease", "1s").succeeds()
+			if ledger := l.start(t, append(args, "out2", "--until-end")...).succeeds().ledger(); ledger.Contributed != 6 || ledger.RowsOut != 2 {
+				t.Errorf("after the reset: %+v", ledger)
+			}
+			if n := len(lines[map[string]any](t, filepath.Join(dir, "out2"))); n != 2 {
+				t.Errorf("%d rows after the reset, want 2", n)
+			}
+		})
+	}
+}
