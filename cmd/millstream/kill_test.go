@@ -2,14 +2,19 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/johannesboyne/gofakes3"
+
 	fake "github.com/millstream/millstream/fakes/kinesis"
+	"github.com/millstream/millstream/stream"
 )
 
 // killer kills a worker at random moments and starts the next one, until one finishes.
@@ -18,7 +23,7 @@ type killer struct {
 	random *rand.Rand
 	kills  int
 	start  func(incarnation int) *process
-	sink   string
+	made   func() int // how much has come out so far
 
 	fruitful int // kills that came between the first rows and the last
 }
@@ -28,32 +33,51 @@ func (k *killer) run() *process {
 	k.Helper()
 	for n := 0; ; n++ {
 		p := k.start(n)
-		if n == k.kills {
+		if n == k.kills || !k.live(p, n) {
 			p.succeeds()
-			k.Logf("%d kills, %d of them with rows out and more to come", k.kills, k.fruitful)
-			if k.fruitful == 0 {
-				k.Error("no kill came in the middle of the work")
+			k.Logf("%d kills, %d of them with rows out and more to come", n, k.fruitful)
+			if k.fruitful < (k.kills+1)/2 {
+				k.Error("too few kills came in the middle of the work")
 			}
 			return p
 		}
-		before := len(outputs(k.T, k.sink))
-		moment := time.Duration(k.random.Int64N(int64(2500 * time.Millisecond)))
-		if n%2 == 1 { // some time after rows, so that work is done between kills
-			p.tries(func() bool { return len(outputs(k.T, k.sink)) > before })
-			moment /= 10
-		}
-		timer := time.NewTimer(moment)
-		select {
-		case <-timer.C:
-		case <-p.exited:
-			timer.Stop()
-			k.Fatalf("ended with %v before it was killed: there is too little work\n%s", p.cmd.ProcessState, p.stderr.String())
-		}
 		p.kill()
-		if len(outputs(k.T, k.sink)) > 0 {
+		if k.made() > 0 {
 			k.fruitful++
 		}
 	}
+}
+
+// live lets a process live until its moment has come. It reports false when the process ended before.
+func (k *killer) live(p *process, n int) bool {
+	before := k.made()
+	moment := time.Duration(k.random.Int64N(int64(1500 * time.Millisecond)))
+	if n%3 > 0 { // some time after rows, or at once, so that work is done between kills
+		if !p.tries(func() bool { return k.made() > before }) {
+			return false
+		}
+		moment = moment / 10 * time.Duration(n%3-1)
+	}
+	timer := time.NewTimer(moment)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-p.exited:
+		return false
+	}
+}
+
+// source is a folder, read slowly as long as processes are killed that read it.
+func source(dir string, slowly bool) string {
+	if slowly {
+		return "file://" + dir + "?rate=1500"
+	}
+	return dir
+}
+
+func filesIn(t *testing.T, dir string) func() int {
+	return func() int { return len(outputs(t, dir)) }
 }
 
 func killsFor(t *testing.T) (seeds []uint64, kills int) {
@@ -73,9 +97,10 @@ func TestKilledAtRandomMoments(t *testing.T) {
 			dir := t.TempDir()
 			in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
 			want := workFolder(t, random, in, 3, 8000)
-			args := slices.Concat([]string{"run", "--source", "file://" + in + "?rate=2500", "--until-end", "--sink", out,
-				"--checkpoint", filepath.Join(dir, "state"), "--checkpoint-every", "200ms", "--lease", "1s"}, workQuery)
-			k := &killer{T: t, random: random, kills: kills, sink: out, start: func(int) *process { return start(t, args...) }}
+			k := &killer{T: t, random: random, kills: kills, made: filesIn(t, out), start: func(n int) *process {
+				return start(t, slices.Concat([]string{"run", "--source", source(in, n < kills), "--until-end", "--sink", out,
+					"--checkpoint", filepath.Join(dir, "state"), "--checkpoint-every", "200ms", "--lease", "1s"}, workQuery)...)
+			}}
 			p := k.run()
 			if err := want.compare(lines[result](t, out)); err != nil {
 				t.Error(err)
@@ -83,7 +108,106 @@ func TestKilledAtRandomMoments(t *testing.T) {
 			if got := p.ledger(); got != want.ledger {
 				t.Errorf("ledger %+v\nwant   %+v", got, want.ledger)
 			}
+			deadOnce(t, filepath.Join(dir, "state", "main", "dead-letter"), want.ledger)
 		})
+	}
+}
+
+// deadOnce expects every unusable and every late record in the dead letter, once.
+func deadOnce(t *testing.T, dir string, l stream.Ledger) {
+	t.Helper()
+	seen := map[string]bool{}
+	for _, d := range lines[stream.DeadLetter](t, dir) {
+		at := d.Partition + " " + d.Position
+		if seen[at] {
+			t.Errorf("%s is dead-lettered twice", at)
+		}
+		seen[at] = true
+	}
+	if int64(len(seen)) != l.DeadLettered+l.Late {
+		t.Errorf("%d dead letters, want %d and %d late ones", len(seen), l.DeadLettered, l.Late)
+	}
+}
+
+// Without a window every lane writes its own rows: each record once.
+func TestKilledWithoutWindow(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(21, 9))
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
+	const partitions, records = 3, 8000
+	for p := range partitions {
+		all := make([]string, records)
+		for i := range all {
+			all[i] = fmt.Sprintf(`{"id":%d}`, p*records+i)
+		}
+		write(t, filepath.Join(in, fmt.Sprintf("p%d.ndjson", p)), all...)
+	}
+	_, kills := killsFor(t)
+	k := &killer{T: t, random: random, kills: kills, made: filesIn(t, out), start: func(n int) *process {
+		return start(t, "run", "--source", source(in, n < kills), "--until-end", "--sink", out, "--where", "id % 7 != 0", "--log-format", "json",
+			"--checkpoint", filepath.Join(dir, "state"), "--checkpoint-every", "200ms", "--lease", "1s")
+	}}
+	p := k.run()
+	seen := map[int]bool{}
+	for _, row := range lines[struct{ ID int }](t, out) {
+		if seen[row.ID] || row.ID%7 == 0 {
+			t.Errorf("record %d: twice, or filtered", row.ID)
+		}
+		seen[row.ID] = true
+	}
+	want := stream.Ledger{RecordsIn: partitions * records, Filtered: (partitions*records + 6) / 7}
+	want.Contributed = want.RecordsIn - want.Filtered
+	want.RowsOut = want.Contributed
+	if got := p.ledger(); got != want || int64(len(seen)) != want.RowsOut {
+		t.Errorf("%d rows, ledger %+v\nwant   %+v", len(seen), got, want)
+	}
+}
+
+// State, rows and dead letters in a bucket, whose requests are under way when the process dies; and
+// a stream as the second sink, whose rows may come again but only under the same _id.
+func TestKilledOverABucket(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(22, 9))
+	dir := t.TempDir()
+	want := workFolder(t, random, filepath.Join(dir, "in"), 3, 8000)
+	backend, place := serveS3(t, true)
+	server, second := serveKinesis(t, 2)
+	_, kills := killsFor(t)
+	rows := func() string {
+		objects, err := backend.ListBucket("b", &gofakes3.Prefix{Prefix: "out/", HasPrefix: true}, gofakes3.ListBucketPage{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all strings.Builder
+		for _, o := range objects.Contents {
+			if strings.Contains(o.Key, "/_") {
+				continue
+			}
+			object, err := backend.GetObject("b", o.Key, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(&all, object.Contents); err != nil {
+				t.Fatal(err)
+			}
+			object.Contents.Close()
+		}
+		return all.String()
+	}
+	k := &killer{T: t, random: random, kills: kills, made: func() int { return strings.Count(rows(), "\n") }, start: func(n int) *process {
+		return start(t, slices.Concat([]string{"run", "--source", source(dir+"/in", n < kills), "--until-end", "--name", "killed",
+			"--sink", place("out"), "--sink", second, "--checkpoint", place("state"), "--checkpoint-every", "200ms", "--lease", "1s"}, workQuery)...)
+	}}
+	p := k.run()
+	if err := want.compare(parse[result](t, rows())); err != nil {
+		t.Error("bucket:", err)
+	}
+	if err := want.compare(published(t, server)); err != nil {
+		t.Error("stream:", err)
+	}
+	if got := p.ledger(); got != want.ledger {
+		t.Errorf("ledger %+v\nwant   %+v", got, want.ledger)
 	}
 }
 
@@ -95,12 +219,8 @@ func TestKilledWithoutItsCheckpoints(t *testing.T) {
 	dir := t.TempDir()
 	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
 	want := workFolder(t, random, in, 3, 4000)
-	k := &killer{T: t, random: random, kills: 2, sink: out, start: func(n int) *process {
-		rate := "?rate=2500"
-		if n == 2 {
-			rate = ""
-		}
-		return start(t, slices.Concat([]string{"run", "--source", "file://" + in + rate, "--until-end", "--sink", out,
+	k := &killer{T: t, random: random, kills: 2, made: filesIn(t, out), start: func(n int) *process {
+		return start(t, slices.Concat([]string{"run", "--source", source(in, n < 2), "--until-end", "--sink", out,
 			"--checkpoint", filepath.Join(dir, fmt.Sprint("state", n)), "--checkpoint-every", "200ms", "--lease", "1s"}, workQuery)...)
 	}}
 	k.run()
@@ -202,17 +322,17 @@ func TestKilledWhileKinesisIsResharded(t *testing.T) {
 		t.Run("seed "+strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
 			random := rand.New(rand.NewPCG(seed, 10))
-			server, source := serveKinesis(t, 3)
+			server, from := serveKinesis(t, 3)
 			dir := t.TempDir()
 			out := filepath.Join(dir, "out")
 			const records = 12_000
 			all := workload(random, records)
 			until := int64(workStart + records*10/workWindow*workWindow)
-			args := slices.Concat([]string{"run", "--source", source, "--until", time.UnixMilli(until).UTC().Format(time.RFC3339),
+			args := slices.Concat([]string{"run", "--source", from, "--until", time.UnixMilli(until).UTC().Format(time.RFC3339),
 				"--sink", out, "--checkpoint", filepath.Join(dir, "state"), "--checkpoint-every", "200ms", "--lease", "1s"}, workQuery)
 			// The feeder goes with the kills: a part of the records, and a split or a merge, before each
 			// worker is killed.
-			k := &killer{T: t, random: random, kills: kills, sink: out}
+			k := &killer{T: t, random: random, kills: kills, made: filesIn(t, out)}
 			k.start = func(n int) *process {
 				p := start(t, args...)
 				part := all[n*records/(kills+1) : (n+1)*records/(kills+1)]
@@ -249,7 +369,7 @@ func TestKilledWhileKinesisIsResharded(t *testing.T) {
 func TestKilledOnTheWayToKinesisEnd(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(6, 10))
-	server, source := serveKinesis(t, 2)
+	server, from := serveKinesis(t, 2)
 	all := workload(random, 9000)
 	put(t, server, random, all[:3000])
 	split(t, server)
@@ -261,7 +381,7 @@ func TestKilledOnTheWayToKinesisEnd(t *testing.T) {
 	defer slow.Stop()
 	dir := t.TempDir()
 	out := filepath.Join(dir, "out")
-	args := slices.Concat([]string{"run", "--source", source, "--until-end", "--sink", out,
+	args := slices.Concat([]string{"run", "--source", from, "--until-end", "--sink", out,
 		"--checkpoint", filepath.Join(dir, "state"), "--checkpoint-every", "50ms", "--lease", "1s"}, workQuery)
 	for range 2 {
 		p := start(t, args...)

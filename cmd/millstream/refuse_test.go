@@ -167,27 +167,35 @@ func TestStreamsAreRefused(t *testing.T) {
 	})
 }
 
+// serveS3 starts a bucket of our own, which may keep the conditions of writes or not, and returns the
+// URL of each prefix.
+func serveS3(t *testing.T, conditions bool) (gofakes3.Backend, func(prefix string) string) {
+	t.Helper()
+	backend := s3mem.New()
+	if err := backend.CreateBucket("b"); err != nil {
+		t.Fatal(err)
+	}
+	store := gofakes3.New(backend, gofakes3.WithoutVersioning()).Server()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !conditions {
+			r.Header.Del("If-None-Match")
+			r.Header.Del("If-Match")
+		}
+		store.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return backend, func(prefix string) string { return "s3://b/" + prefix + "?region=us-east-1&endpoint=" + server.URL }
+}
+
 // A store that ignores the condition of a write is refused; the same store with its conditions kept
 // runs a pipeline to its end.
 func TestStoreThatIgnoresConditionalWrites(t *testing.T) {
 	t.Parallel()
 	for _, ignores := range []bool{true, false} {
-		backend := s3mem.New()
-		if err := backend.CreateBucket("b"); err != nil {
-			t.Fatal(err)
-		}
-		store := gofakes3.New(backend, gofakes3.WithoutVersioning()).Server()
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if ignores {
-				r.Header.Del("If-None-Match")
-				r.Header.Del("If-Match")
-			}
-			store.ServeHTTP(w, r)
-		}))
-		t.Cleanup(server.Close)
+		_, at := serveS3(t, !ignores)
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "in.ndjson"), `{"k":"a","v":1,"t":1767225600000}`, `{"k":"a","v":2,"t":1767225600000}`)
-		place := "s3://b/p?region=us-east-1&endpoint=" + server.URL
+		place := at("p")
 		args := []string{"--source", "in.ndjson", "--sink", "out", "--until-end", "--name", "n", "--key", "k", "--time", "t",
 			"--window", "tumbling:1m", "--aggregate", "count() as n", "--checkpoint", place}
 		for _, command := range []string{"check", "run"} {
