@@ -204,6 +204,9 @@ func open(ctx context.Context, s *Settings, plan func() stream.Plan, logger *slo
 	if err := w.openStore(ctx, plan, logger); err != nil {
 		return nil, err
 	}
+	if err := s.refuseLoop(); err != nil {
+		return nil, err
+	}
 	for _, raw := range s.Sinks {
 		sink, err := openSink(ctx, "--sink", raw, logger)
 		if err != nil {

@@ -137,6 +137,55 @@ func sourceProblem(err error) error {
 	return settingf("--source", "%s", strings.TrimLeft(text, ": "))
 }
 
+// refuseLoop refuses a sink that writes into the folder that the source reads: its files would be
+// taken for new partitions, without end.
+func (s *Settings) refuseLoop() error {
+	if s.Driver != nil {
+		return nil
+	}
+	source, err := parseLocation("--source", s.Source)
+	if err != nil {
+		return err
+	}
+	in, ok := source.folder()
+	if !ok {
+		return nil
+	}
+	sinks := append([]string{s.DeadLetter}, s.Sinks...)
+	for i, raw := range sinks {
+		if raw == "" {
+			continue
+		}
+		setting := "--sink"
+		if i == 0 {
+			setting = "--dead-letter"
+		}
+		l, err := parseLocation(setting, raw)
+		if err != nil {
+			return err
+		}
+		if out, ok := l.folder(); ok && os.SameFile(in, out) {
+			return settingf(setting, "%s: is the folder that --source reads: its own rows would be read again; use another one", raw)
+		}
+	}
+	return nil
+}
+
+// folder looks at the local folder that a location names, if there is one.
+func (l location) folder() (fs.FileInfo, bool) {
+	if l.scheme != "file" {
+		return nil, false
+	}
+	path := l.rest
+	if strings.HasPrefix(l.raw, "file:") {
+		if decoded, err := url.PathUnescape(path); err == nil {
+			path = decoded
+		}
+	}
+	info, err := os.Stat(path)
+	return info, err == nil && info.IsDir()
+}
+
 // openedSink is a sink and what it has to close.
 type openedSink struct {
 	stream.Sink

@@ -5,6 +5,8 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -68,6 +70,33 @@ func TestSignalWhileNothingIsOwned(t *testing.T) {
 	waiting.ledger()
 	owner.signal(syscall.SIGTERM)
 	owner.succeeds()
+}
+
+// A process that is told to stop while its store does not answer stops; left alone it gives up, and
+// names the store.
+func TestStoreThatHangs(t *testing.T) {
+	t.Parallel()
+	asked, done := make(chan struct{}, 100), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-done
+	}))
+	t.Cleanup(func() { close(done); server.Close() })
+	in := write(t, filepath.Join(t.TempDir(), "in.ndjson"), `{"k":"a"}`)
+	args := []string{"run", "--source", in, "--sink", "stdout:", "--name", "n", "--log-format", "json",
+		"--checkpoint", "s3://b/p?region=us-east-1&endpoint=" + server.URL}
+	told := start(t, args...)
+	select {
+	case <-asked:
+	case <-told.exited:
+		t.Fatal(told.stderr.String())
+	}
+	told.signal(syscall.SIGTERM)
+	told.succeeds()
+	told.says(told.stderr.String(), "stopped before anything was read")
+	if !testing.Short() {
+		start(t, args...).fails(2, "--checkpoint: s3://b/p: cannot be written: ", "deadline exceeded")
+	}
 }
 
 // A second signal exits at once, with exit code 1, though a sink hangs; what hung is delivered by the

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -36,6 +37,13 @@ func TestSettingsAreRefused(t *testing.T) {
 	}
 	run := func(args ...string) []string { return append([]string{"run"}, args...) }
 	nowhere := closedPort(t)
+	var lc net.ListenConfig
+	listener, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	taken := listener.Addr().String()
 	for _, c := range []struct {
 		name string
 		args []string
@@ -60,6 +68,10 @@ func TestSettingsAreRefused(t *testing.T) {
 		{"file's parameter", run("--source", "file:///x?rat=1", "--sink", "out"), "", "--source: file:///x?rat=1: unknown parameter rat; a file source has only rate"},
 		{"unknown sink", run("--source", "in.ndjson", "--sink", "sql://x"), "", "--sink: sql://x: unknown kind sql: …"},
 		{"sink is a file", run("--source", "in.ndjson", "--sink", "in.ndjson"), "", "--sink: …/in.ndjson: a file is where a folder should be…"},
+		{"sink is the source", run("--source", "in", "--sink", "out", "--sink", "./in"), "", "--sink: ./in: is the folder that --source reads: …"},
+		{"sink's URL is the source", run("--source", "in/", "--sink", "file://$DIR/in"), "", "--sink: file://…/in: is the folder that --source reads: …"},
+		{"dead letter is the source", run("--source", "in", "--sink", "out", "--dead-letter", "out/../in"), "", "--dead-letter: out/../in: is the folder that --source reads: …"},
+		{"empty folder", run("--source", "empty", "--until-end", "--sink", "out"), "", "--source: empty: the folder has no *.ndjson files…"},
 		{"sink's format", run("--source", "in.ndjson", "--sink", "out?format=xml"), "", "--sink: out?format=xml: …"},
 		{"sink's parameter", run("--source", "in.ndjson", "--sink", "out?formt=csv"), "", "--sink: out: a folder has no parameter formt…"},
 		{"bad duration", query("--checkpoint-every", "5"), "", `--checkpoint-every: "5" is not a duration: write it like 500ms, 10s or 1m30s`},
@@ -83,6 +95,7 @@ func TestSettingsAreRefused(t *testing.T) {
 		{"until without time", run("--source", "in.ndjson", "--sink", "out", "--until", "2026-01-01T00:00:00Z"), "", "--time: is missing: --from and --until look at the event time"},
 		{"log format", query("--log-format", "yaml"), "", `--log-format: "yaml": it is text or json`},
 		{"address", query("--http", "127.0.0.1:99999"), "", "--http: …99999…"},
+		{"address that is taken", query("--http", taken), "", "--http: …address already in use: choose another address, or '' for none"},
 		{"name with a bucket", query("--checkpoint", "s3://b/p?region=us-east-1"), "", "--name: is required with a bucket: instances with the same name share the work"},
 		{"bad name", query("--name", "My Pipe"), "", `--name: "My Pipe": use lower-case letters, digits, dots, dashes and underscores`},
 		{"store out of reach", query("--name", "n", "--checkpoint", "s3://b/p?region=us-east-1&endpoint="+nowhere), "", "--checkpoint: s3://b/p: cannot be written: …cannot reach " + nowhere + "…connection refused"},
@@ -96,7 +109,15 @@ func TestSettingsAreRefused(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			write(t, filepath.Join(dir, "in.ndjson"), `{"k":"a","v":1,"t":1767225600000}`)
-			p := launch{dir: dir, env: []string{c.env, "AWS_MAX_ATTEMPTS=1"}}.start(t, c.args...)
+			write(t, filepath.Join(dir, "in", "a.ndjson"), `{"k":"a","v":1,"t":1767225600000}`)
+			if err := errors.Join(os.Mkdir(filepath.Join(dir, "empty"), 0o755), os.Mkdir(filepath.Join(dir, "out"), 0o755)); err != nil {
+				t.Fatal(err)
+			}
+			args := slices.Clone(c.args)
+			for i := range args {
+				args[i] = strings.ReplaceAll(args[i], "$DIR", dir)
+			}
+			p := launch{dir: dir, env: []string{c.env, "AWS_MAX_ATTEMPTS=1"}}.start(t, args...)
 			p.fails(2)
 			said := strings.TrimPrefix(strings.TrimSpace(p.stderr.String()), "millstream: ")
 			if !matches(said, c.want) {

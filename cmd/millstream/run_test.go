@@ -1,13 +1,17 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/millstream/millstream/service"
 	"github.com/millstream/millstream/stream"
 )
 
@@ -252,4 +256,32 @@ func TestAbsentFieldWarns(t *testing.T) {
 	in := write(t, filepath.Join(t.TempDir(), "in.ndjson"), clicksOfTwo...)
 	p := start(t, "run", "--source", in, "--until-end", "--where", `pgae != "/"`, "--sink", "stdout:").succeeds()
 	p.says(p.stderr.String(), "level=WARN", "pgae", "--where")
+}
+
+// The page for health and status follows the work.
+func TestStatusPage(t *testing.T) {
+	t.Parallel()
+	in := write(t, filepath.Join(t.TempDir(), "in.ndjson"), clicksOfTwo...)
+	address, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "run", "--source", in, "--time", "at", "--window", "tumbling:1m", "--aggregate", "count() as n", "--sink", "stdout:",
+		"--checkpoint-every", "50ms", "--http", address)
+	get := func(path string) string {
+		r, err := http.Get("http://" + address + path)
+		if err != nil {
+			return ""
+		}
+		defer r.Body.Close()
+		body, _ := io.ReadAll(r.Body) // half a body does not parse
+		return string(body)
+	}
+	p.reaches("health", func() bool { return get("/healthz") == "ok\n" })
+	p.reaches("all records on the page", func() bool {
+		var r service.StatusReport
+		return json.Unmarshal([]byte(get("/status")), &r) == nil && r.Name == "main" && r.RecordsIn == 6 && len(r.Partitions) == 2
+	})
+	p.signal(os.Interrupt)
+	p.succeeds()
 }
