@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -161,6 +162,43 @@ func TestKilledWithoutWindow(t *testing.T) {
 	want.RowsOut = want.Contributed
 	if got := p.ledger(); got != want || int64(len(seen)) != want.RowsOut {
 		t.Errorf("%d rows, ledger %+v\nwant   %+v", len(seen), got, want)
+	}
+}
+
+// Whatever the window and the aggregates are, a killed run gives the rows of one that nobody disturbed.
+func TestKilledWithOtherWindows(t *testing.T) {
+	t.Parallel()
+	for i, window := range []string{"session:300ms", "hopping:3s/1s"} {
+		t.Run(window, func(t *testing.T) {
+			t.Parallel()
+			random := rand.New(rand.NewPCG(23, uint64(i)))
+			dir := t.TempDir()
+			in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
+			workFolder(t, random, in, 2, 6000)
+			query := []string{"run", "--until-end", "--key", "k", "--time", "t", "--window", window, "--out-of-order", "500ms", "--require", "v != 14", "--log-format", "json", "--aggregate",
+				"count() as n, sum(v), min(v), max(v), first(v), last(v), count_distinct(v), quantile(v, 0.9), top(v, 3)"}
+			undisturbed := start(t, slices.Concat(query, []string{"--source", in, "--checkpoint", "mem:", "--sink", "stdout:"})...).succeeds()
+			_, kills := killsFor(t)
+			k := &killer{T: t, random: random, kills: kills, made: filesIn(t, out), start: func(n int) *process {
+				return start(t, slices.Concat(query, []string{"--source", source(in, n < kills), "--sink", out, "--checkpoint", filepath.Join(dir, "state"),
+					"--checkpoint-every", "200ms", "--lease", "1s"})...)
+			}}
+			p := k.run()
+			var got strings.Builder
+			for _, name := range outputs(t, out) {
+				data, err := os.ReadFile(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got.Write(data)
+			}
+			if sorted(got.String()) != sorted(undisturbed.stdout.String()) {
+				t.Errorf("%d rows are not the %d of an undisturbed run", strings.Count(got.String(), "\n"), strings.Count(undisturbed.stdout.String(), "\n"))
+			}
+			if got, want := p.ledger(), undisturbed.ledger(); got != want || got.Late == 0 {
+				t.Errorf("ledger %+v\nwant   %+v", got, want)
+			}
+		})
 	}
 }
 
