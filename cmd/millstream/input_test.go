@@ -81,7 +81,7 @@ func TestUnusableRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	in.Close()
-	p := launch{dir: dir}.start(t, "run", "--source", "in.ndjson", "--until-end", "--key", "k", "--time", "t", "--require", "v > 0",
+	p := launch{dir: dir, memory: true}.start(t, "run", "--source", "in.ndjson", "--until-end", "--key", "k", "--time", "t", "--require", "v > 0",
 		"--window", "tumbling:1m", "--aggregate", "count() as n, sum(v) as total", "--sink", "out", "--dead-letter", "dead", "--log-format", "json").succeeds()
 
 	rows := map[string]result{}
@@ -134,7 +134,7 @@ func TestLargeRecordsTakeBoundedMemory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := launch{stdin: r}.start(t, "run", "--source", "-", "--until-end", "--key", "k", "--select", "k", "--time", "t", "--sink", "out",
+		p := launch{stdin: r, memory: true}.start(t, "run", "--source", "-", "--until-end", "--key", "k", "--select", "k", "--time", "t", "--sink", "out",
 			"--log-format", "json")
 		r.Close()
 		go func() {

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,6 +49,7 @@ type process struct {
 	stdout output
 	stderr output
 	exited chan struct{} // closed when it has
+	peak   atomic.Int64  // of resident memory in KB, see watchMemory
 }
 
 // launch says how to start a process; the zero value is the common case.
@@ -56,6 +58,8 @@ type launch struct {
 	env   []string // MILLSTREAM_ and other variables
 	stdin *os.File
 	wrap  []string // command line before our own
+
+	memory bool // watch how much it takes
 }
 
 // environment is the test's own without what could configure a pipeline, a cloud or a container.
@@ -98,11 +102,37 @@ func (l launch) start(t *testing.T, args ...string) *process {
 		_ = p.cmd.Wait() // the state says it all
 		close(p.exited)
 	}()
+	if l.memory {
+		go p.watchMemory()
+	}
 	t.Cleanup(func() { p.kill() })
 	return p
 }
 
 func start(t *testing.T, args ...string) *process { t.Helper(); return launch{}.start(t, args...) }
+
+// watchMemory follows the high-water mark of the process's own memory until it ends. What wait(2) says
+// in the end counts the memory that it shared with this test until it became another program.
+func (p *process) watchMemory() {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.exited:
+			return
+		case <-tick.C:
+		}
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+		if err != nil {
+			continue // it ended just now, or the system has no such file
+		}
+		_, after, _ := strings.Cut(string(status), "VmHWM:")
+		var kilobytes int64
+		if n, _ := fmt.Sscan(after, &kilobytes); n == 1 {
+			p.peak.Store(kilobytes)
+		}
+	}
+}
 
 // kill is SIGKILL. It returns when the process is gone.
 func (p *process) kill() {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -197,13 +199,15 @@ func serveS3(t *testing.T, conditions bool) (gofakes3.Backend, func(prefix strin
 		t.Fatal(err)
 	}
 	store := gofakes3.New(backend, gofakes3.WithoutVersioning()).Server()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !conditions {
 			r.Header.Del("If-None-Match")
 			r.Header.Del("If-Match")
 		}
 		store.ServeHTTP(w, r)
 	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // it complains about clients that were killed
+	server.Start()
 	t.Cleanup(server.Close)
 	return backend, func(prefix string) string { return "s3://b/" + prefix + "?region=us-east-1&endpoint=" + server.URL }
 }
