@@ -19,7 +19,7 @@ import (
 //	                   then by order within the partition
 //	count_distinct(x)  exact up to 512 values, then HyperLogLog with a standard error of 0.8 %; 1 and 1.0
 //	                   are the same, 1 and "1" are not
-//	quantile(x, q)     within 1 % of the value at rank ⌊q·(n−1)⌋, by DDSketch; q in [0, 1]
+//	quantile(x, q)     the value at rank ⌈q·n⌉: exact up to 64 values, then within 1 %, by DDSketch; q in [0, 1]
 //	top(x, n)          the n most frequent values as [{"value":…,"count":…}, …], by count, then value;
 //	                   exact while at most max(128, 10·n) values are distinct; beyond, a count may be too
 //	                   small by at most the number of values divided by that, never too large; n in 1…1000

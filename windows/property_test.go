@@ -240,7 +240,7 @@ func (g *group) rough() []float64 {
 		m2 += (f - mean) * (f - mean)
 	}
 	slices.Sort(fs)
-	return []float64{s, mean, math.Sqrt(m2 / (n - 1)), fs[int(0.75*(n-1))]}
+	return []float64{s, mean, math.Sqrt(m2 / (n - 1)), fs[int(math.Ceil(0.75*n))-1]}
 }
 
 var propertyWindows = []Windows{

@@ -124,7 +124,7 @@ func (r row) check(delays []float64) error {
 	if worst := delays[len(delays)-1]; r.Worst != worst {
 		return fmt.Errorf("worst %v, want %v", r.Worst, worst)
 	}
-	p90 := delays[int(0.9*float64(len(delays)-1))]
+	p90 := delays[int(math.Ceil(0.9*float64(len(delays))))-1]
 	if math.Abs(r.P90-p90) > 0.01*math.Abs(p90)+1e-9 {
 		return fmt.Errorf("90th percentile %v, want %v within 1 %%", r.P90, p90)
 	}
