@@ -265,7 +265,8 @@ func (r *run) distribute(ctx context.Context, fresh bool) {
 	if r.stop {
 		return
 	}
-	clear(r.blocked)
+	waited := r.blocked
+	r.blocked = make(map[string]bool)
 	names := make([]string, 0, len(rows))
 	for name := range rows {
 		names = append(names, name)
@@ -284,6 +285,10 @@ func (r *run) distribute(ctx context.Context, fresh bool) {
 		}
 		f := r.s.follow(name)
 		if owner := f.state().owner(); owner != "" && !r.ids[owner] {
+			if !waited[owner] && !r.blocked[owner] {
+				r.s.logger.Info("waiting for another member, which lets go or is dead once it has been silent for the lease",
+					"member", owner, "partition", name, "lease", r.s.lease.String())
+			}
 			r.blocked[owner] = true
 		}
 		if fresh && t.failures == 0 {
@@ -297,11 +302,12 @@ func (r *run) distribute(ctx context.Context, fresh bool) {
 		m := r.member
 		r.tasks.Go(func() { r.tend(ctx, t, m, rows[name], tip) })
 	}
-	r.letGo(ours)
+	r.letGo(rows, ours)
 }
 
-// letGo drains partitions that are another member's share, a few at a time.
-func (r *run) letGo(ours []string) {
+// letGo drains partitions that are another member's share, a few at a time. One that is in the roster
+// no more is about to end by itself.
+func (r *run) letGo(rows map[string]stream.RosterRow, ours []string) {
 	moving, served := 0, 0
 	for _, t := range r.tenants {
 		if t.drain != nil {
@@ -312,7 +318,7 @@ func (r *run) letGo(ours []string) {
 		}
 	}
 	for name, t := range r.tenants {
-		if t.drain == nil || t.moving || slices.Contains(ours, name) || moving >= max(1, served/8) {
+		if _, listed := rows[name]; t.drain == nil || t.moving || !listed || slices.Contains(ours, name) || moving >= max(1, served/8) {
 			continue
 		}
 		t.moving = true

@@ -32,10 +32,10 @@ func Check(ctx context.Context, s *Settings, plan stream.Plan, columns []string,
 
 	partitions, err := w.source.Partitions(ctx)
 	if err != nil {
-		return settingf("--source", "%v", err)
+		return unusable("--source", err, "%v")
 	}
-	line("source", "%s: readable, %s", w.source.Identity(), count(len(partitions), "partition"))
-	line("checkpoint", "%s: lists, reads back what it writes, and creates only if absent (8 writers raced for 16 names)", w.bucket.URL())
+	line("source", "%s: readable, %s", strings.TrimSuffix(w.source.Identity(), ":"), count(len(partitions), "partition"))
+	line("checkpoint", "%s: lists, reads back what it writes, and creates only if absent (8 writers raced for 16 names)", strings.TrimSuffix(w.bucket.URL(), ":"))
 	entries, err := w.store.List(ctx)
 	if err != nil {
 		return err
@@ -49,15 +49,14 @@ func Check(ctx context.Context, s *Settings, plan stream.Plan, columns []string,
 		if err := checkSink(ctx, "--sink", raw); err != nil {
 			return err
 		}
-		line("sink", "%s: %s", raw, s.guarantee(raw))
+		line("sink", "%s: %s", strings.TrimSuffix(raw, ":"), s.guarantee(raw))
 	}
-	dead := s.DeadLetter
-	if dead == "" {
-		dead = "dead-letter/ in the pipeline's folder"
-	} else if err := checkSink(ctx, "--dead-letter", dead); err != nil {
-		return err
+	if dead := s.deadLetter(); dead != "" {
+		if err := checkSink(ctx, "--dead-letter", dead); err != nil {
+			return err
+		}
 	}
-	line("dead letter", "%s", dead)
+	line("dead letter", "%s", w.letters.where)
 	line("rows", "%s", strings.Join(columns, ", "))
 	for i, a := range s.access() {
 		label := ""
@@ -90,7 +89,7 @@ func checkSink(ctx context.Context, setting, raw string) error {
 		}
 		defer b.Close()
 		if err := bucket.Check(ctx, b); err != nil {
-			return settingf(setting, "%v", err)
+			return unusable(setting, err, "%v")
 		}
 	}
 	return nil
@@ -155,8 +154,8 @@ func (s *Settings) access() []string {
 	for _, sink := range s.Sinks {
 		add("--sink", sink, false)
 	}
-	if s.DeadLetter != "" {
-		add("--dead-letter", s.DeadLetter, false)
+	if dead := s.deadLetter(); dead != "" {
+		add("--dead-letter", dead, false)
 	}
 	return lines
 }

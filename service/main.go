@@ -2,7 +2,7 @@
 // switch from URLs to drivers. The ready-made program in cmd/millstream is one user of it; a program
 // of your own is another:
 //
-//	func main() { service.Main(&stream.Pipeline[Order, Total]{ … }) }
+//	func main() { service.Main(&stream.Pipeline[Order, Row]{ … }) }
 package service
 
 import (
@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -32,12 +33,13 @@ func mainRun[E, R any](p *stream.Pipeline[E, R], args []string) error {
 	f.Usage = func() {}
 	s.Register(f)
 	if p.Name != "" {
-		f.Lookup("name").DefValue = p.Name
+		name := f.Lookup("name")
+		name.DefValue, name.Usage = p.Name, "name of the pipeline, and of its state"
 		s.Name = p.Name
 	}
 	if err := f.Parse(args); err != nil {
 		if err == pflag.ErrHelp { //nolint:errorlint // pflag returns the very value
-			fmt.Fprintf(os.Stdout, "Usage of %s:\n%s", os.Args[0], f.FlagUsages())
+			fmt.Fprintf(os.Stdout, "Usage of %s:\n%s", filepath.Base(os.Args[0]), f.FlagUsages())
 			return nil
 		}
 		return FlagError(f, err)

@@ -54,7 +54,7 @@ func run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, s
 		return err
 	}
 	if err := p.Validate(); err != nil {
-		return &SettingError{"pipeline", strings.TrimPrefix(err.Error(), "pipeline: ")}
+		return settingf("pipeline", "%s", strings.TrimPrefix(err.Error(), "pipeline: "))
 	}
 	group := &watchedGroup{Group: w.store.Group()}
 	if err := serveHTTP(ctx, s, group, logger); err != nil {
@@ -79,9 +79,11 @@ func run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, s
 		runErr = err
 	}
 	if errors.Is(runErr, stream.ErrFinished) {
-		runErr = nil
-		w.sayFinished(logger)
+		if runErr = w.readAPipe(); runErr == nil {
+			w.sayFinished(logger)
+		}
 	}
+	w.letters.summary()
 	atEnd(logger)
 	return errors.Join(explain(runErr), w.ledger(logger))
 }
@@ -117,7 +119,7 @@ type wiring struct {
 	store    *checkpoint.Store
 	source   openedSource
 	sinks    []stream.Sink
-	dead     stream.Sink
+	letters  *letters
 	closers  []func() error
 }
 
@@ -215,10 +217,7 @@ func open(ctx context.Context, s *Settings, plan func() stream.Plan, logger *slo
 		w.sinks = append(w.sinks, sink.Sink)
 		w.closing(sink.close)
 	}
-	if w.dead, err = w.openDeadLetter(ctx, logger); err != nil {
-		return nil, err
-	}
-	return w, nil
+	return w, w.openDeadLetter(ctx, logger)
 }
 
 func (w *wiring) openStore(ctx context.Context, plan func() stream.Plan, logger *slog.Logger) (err error) {
@@ -228,10 +227,10 @@ func (w *wiring) openStore(ctx context.Context, plan func() stream.Plan, logger 
 	}
 	w.closing(w.bucket.Close)
 	if err := writable(ctx, w.bucket); err != nil { // fails sooner than a race of eight
-		return settingf("--checkpoint", "%s: cannot be written: %v", w.bucket.URL(), err)
+		return unusable("--checkpoint", err, "%s: cannot be written: %v", w.bucket.URL())
 	}
 	if err := bucket.Check(ctx, w.bucket); err != nil {
-		return settingf("--checkpoint", "%v", err)
+		return unusable("--checkpoint", err, "%v")
 	}
 	full := append(stream.Plan{{Name: "--source", Value: w.source.Identity()}}, plan()...)
 	w.store, err = checkpoint.Open(ctx, checkpoint.Config{Bucket: w.bucket, Name: s.Name, Plan: full, Lease: s.Lease,
@@ -239,21 +238,26 @@ func (w *wiring) openStore(ctx context.Context, plan func() stream.Plan, logger 
 	return explain(err)
 }
 
-// openDeadLetter opens --dead-letter, or the folder beside the log, or beside the program when the
-// log is only in memory.
-func (w *wiring) openDeadLetter(ctx context.Context, logger *slog.Logger) (stream.Sink, error) {
-	s := w.settings
-	switch {
-	case s.DeadLetter != "":
-		sink, err := openSink(ctx, "--dead-letter", s.DeadLetter, logger)
-		w.closing(sink.close)
-		return sink.Sink, err
-	case strings.HasPrefix(s.Checkpoint, "mem:"):
-		sink, err := openSink(ctx, "--dead-letter", "./dead-letter", logger)
-		w.closing(sink.close)
-		return sink.Sink, err
+// deadLetter is where dead letters go that do not go beside the log.
+func (s *Settings) deadLetter() string {
+	if s.DeadLetter == "" && strings.HasPrefix(s.Checkpoint, "mem:") {
+		return "./dead-letter" // a log in memory is gone with the program
 	}
-	return blob.New(w.bucket, s.Name+"/dead-letter/")
+	return s.DeadLetter
+}
+
+// openDeadLetter opens --dead-letter, or the folder beside the log.
+func (w *wiring) openDeadLetter(ctx context.Context, logger *slog.Logger) error {
+	beside := w.settings.Name + "/dead-letter/"
+	if raw := w.settings.deadLetter(); raw != "" {
+		sink, err := openSink(ctx, "--dead-letter", raw, logger)
+		w.closing(sink.close)
+		w.letters = &letters{Sink: sink.Sink, where: raw, logger: logger}
+		return err
+	}
+	sink, err := blob.New(w.bucket, beside)
+	w.letters = &letters{Sink: sink, where: strings.TrimSuffix(w.bucket.URL(), "/") + "/" + beside, logger: logger}
+	return err
 }
 
 // apply sets the fields of p that the settings cover.
@@ -264,7 +268,7 @@ func apply[E, R any](p *stream.Pipeline[E, R], s *Settings, w *wiring) error {
 		return settingf("--sink", "is missing: results would go nowhere. Try --sink stdout: or --sink ./out")
 	}
 	if p.DeadLetter == nil || s.DeadLetter != "" {
-		p.DeadLetter = w.dead
+		p.DeadLetter = w.letters
 	}
 	p.CheckpointEvery, p.IdleAfter = s.CheckpointEvery, s.IdleAfter
 	if s.Late == "drop" {
@@ -285,6 +289,18 @@ func apply[E, R any](p *stream.Pipeline[E, R], s *Settings, w *wiring) error {
 		}
 	}
 	return nil
+}
+
+// readAPipe refuses to take a pipe for one that an earlier run has read to its end: what is in it now
+// is new, and would be thrown away.
+func (w *wiring) readAPipe() error {
+	if w.settings.Driver != nil {
+		return nil
+	}
+	if l, err := parseLocation("--source", w.settings.Source); err != nil || l.scheme != "stdin" {
+		return err
+	}
+	return settingf("--source", "stdin: a pipe was read to its end under --name %s, and this one was not read: use --checkpoint mem:, a new --name, or `millstream checkpoints reset`", w.settings.Name)
 }
 
 // sayFinished explains why there was nothing to do.
@@ -341,7 +357,9 @@ func ExitCode(err error) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &setting), errors.As(err, &inQuery), errors.As(err, &plan):
+	case errors.As(err, &setting) && setting.Passing:
+		return 1
+	case setting != nil, errors.As(err, &inQuery), errors.As(err, &plan):
 		return 2
 	}
 	return 1

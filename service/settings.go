@@ -1,14 +1,18 @@
 package service
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/agnivade/levenshtein"
+	"github.com/aws/smithy-go"
 	"github.com/spf13/pflag"
 
 	"github.com/millstream/millstream/consumers"
@@ -50,16 +54,41 @@ type Settings struct {
 	flags *pflag.FlagSet
 }
 
-// SettingError is a setting that cannot work. It ends a program with exit code 2.
+// SettingError is a setting that does not work. It ends a program with exit code 2, or 1 when nothing is
+// wrong with the setting itself.
 type SettingError struct {
 	Setting string // "--window"
 	Problem string // with the fix
+	Passing bool   // what it names cannot be reached, is full, or is refused for a reason that passes
 }
 
 func (e *SettingError) Error() string { return e.Setting + ": " + e.Problem }
 
 func settingf(setting, format string, args ...any) error {
-	return &SettingError{setting, fmt.Sprintf(format, args...)}
+	return &SettingError{Setting: setting, Problem: fmt.Sprintf(format, args...)}
+}
+
+// unusable says that what a setting names does not work, because of err: the last of args.
+func unusable(setting string, err error, format string, args ...any) error {
+	return &SettingError{setting, fmt.Sprintf(format, append(args, err)...), passing(err)}
+}
+
+// passing tells what may work later with the same settings.
+func passing(err error) bool {
+	var network net.Error
+	var answer smithy.APIError
+	switch {
+	case errors.As(err, &answer):
+		return strings.HasPrefix(answer.ErrorCode(), "Expired") || strings.Contains(answer.ErrorCode(), "Throttl") || answer.ErrorFault() == smithy.FaultServer
+	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded):
+		return true
+	}
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EIO} {
+		if errors.Is(err, full) {
+			return true
+		}
+	}
+	return false
 }
 
 // Register adds the flags of s to a flag set, with their defaults.

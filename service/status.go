@@ -19,7 +19,8 @@ import (
 // StatusReport is what /status answers: this instance's view, as of now.
 type StatusReport struct {
 	Name        string            `json:"name"`
-	RecordsIn   int64             `json:"records_in"` // of the partitions owned here, across restarts
+	RecordsIn   int64             `json:"records_in"` // up to now, where this instance sees it; otherwise as saved
+	Ledger      stream.Ledger     `json:"ledger"`     // as saved: of the whole pipeline where the merger is, otherwise of what is owned here
 	Frontier    time.Time         `json:"frontier,omitzero"`
 	HeldBy      string            `json:"held_by,omitempty"` // the partition that holds the frontier back
 	HeldSince   time.Time         `json:"held_since,omitzero"`
@@ -97,7 +98,6 @@ func (g *watchedGroup) report(ctx context.Context, name string) StatusReport {
 		p := partitionStatus(a)
 		r.Partitions = append(r.Partitions, p)
 		r.OpenWindows = max(r.OpenWindows, p.OpenWindows)
-		r.RecordsIn += p.RecordsIn
 		if i > 0 {
 			continue
 		}
@@ -106,9 +106,37 @@ func (g *watchedGroup) report(ctx context.Context, name string) StatusReport {
 		}
 		if e, err := a.Log.Newest(ctx, stream.MergerPartition); err == nil && e != nil && e.Merger != nil {
 			r.HeldBy, r.HeldSince = e.Merger.HeldBy, e.Merger.HeldSince
+			r.sum(ctx, e, as)
 		}
 	}
 	return r
+}
+
+// sum adds up what the partitions of the roster have read. The merger's owner follows all of their
+// logs anyway; others ask for nothing but their own.
+func (r *StatusReport) sum(ctx context.Context, merger *stream.Entry, as []*stream.Assignment) {
+	owned := make(map[string]*stream.Assignment, len(as))
+	for _, a := range as {
+		owned[a.Partition] = a
+	}
+	r.Ledger.RowsOut = merger.Ledger.RowsOut
+	for i := range merger.Merger.Roster {
+		a := owned[merger.Merger.Roster[i].Name]
+		if a == nil && owned[stream.MergerPartition] == nil {
+			continue
+		}
+		var saved stream.Ledger
+		if e, err := as[0].Log.Newest(ctx, merger.Merger.Roster[i].Name); err == nil && e != nil {
+			saved = e.Ledger
+		}
+		r.Ledger.Add(saved)
+		if a != nil {
+			if s := a.Status(); s != nil {
+				saved.RecordsIn = max(saved.RecordsIn, s.RecordsIn)
+			}
+		}
+		r.RecordsIn += saved.RecordsIn
+	}
 }
 
 // stuckOn words what keeps partitions from being saved, for the last line of a process that gives up.

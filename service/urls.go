@@ -124,7 +124,7 @@ func openSource(ctx context.Context, s *Settings, logger *slog.Logger) (openedSo
 		src, err := kinesis.New(starting, kinesis.Options{Stream: l.rest, Region: l.params.Get("region"), Endpoint: l.params.Get("endpoint"),
 			Start: l.params.Get("start"), UntilEnd: s.UntilEnd, Logger: logger})
 		if err != nil {
-			return openedSource{}, settingf("--source", "%v", err)
+			return openedSource{}, unusable("--source", err, "%v")
 		}
 		return openedSource{Source: src, network: true, outOfOrder: 5 * time.Second}, nil
 	}
@@ -214,7 +214,7 @@ func openSink(ctx context.Context, setting, raw string, logger *slog.Logger) (op
 		}
 		if err := writable(ctx, b); err != nil {
 			b.Close()
-			return openedSink{}, settingf(setting, "%s: cannot be written: %v", b.URL(), err)
+			return openedSink{}, unusable(setting, err, "%s: cannot be written: %v", b.URL())
 		}
 		sink, err := blob.New(b, "")
 		return openedSink{sink, b.Close}, err
@@ -229,7 +229,7 @@ func openSink(ctx context.Context, setting, raw string, logger *slog.Logger) (op
 		}
 		sink, err := kinesissink.New(ctx, kinesissink.Options{Stream: l.rest, Region: l.params.Get("region"), Endpoint: l.params.Get("endpoint"), Logger: logger})
 		if err != nil {
-			return openedSink{}, settingf(setting, "%v", err)
+			return openedSink{}, unusable(setting, err, "%v")
 		}
 		return openedSink{sink, nil}, nil
 	}

@@ -98,7 +98,6 @@ func (l *lane[E, R]) run() {
 		if l.saving != nil {
 			<-l.saving // its goroutine may still use the log; it fails now
 		}
-		err = fmt.Errorf("partition %s: %w", l.a.Partition, err)
 		if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrLeaseLost) && !errors.Is(err, context.Canceled) {
 			l.stuck(err)
 			l.c.logger.Error("the partition stops and starts again from its last checkpoint", "partition", l.a.Partition, "error", err)

@@ -21,8 +21,8 @@ var (
 // Event is a decoded record. Key may point into the record's bytes (they never change): whoever
 // keeps it beyond the batch clones it.
 type Event[E any] struct {
-	Key   string
-	Time  Instant
+	Key   string  // any string; the empty one is a key like others
+	Time  Instant // with windows 0 counts as forgotten, when a Decode func returns it: see At
 	Value E
 }
 

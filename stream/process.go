@@ -149,6 +149,9 @@ func (l *lane[E, R]) decodeFrom(b *Batch, i, kept int) (next, total int) {
 			err = l.decoder.Decode(r, e)
 		} else {
 			*e, err = l.p.Decode(r)
+			if err == nil && e.Time == 0 && l.p.Operator.Slice() > 0 {
+				err = ErrNoTime // forgotten; no clock has ever said 1970
+			}
 		}
 		if err != nil {
 			if errors.Is(err, Filtered) {

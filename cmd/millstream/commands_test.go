@@ -109,7 +109,7 @@ func TestCheckpoints(t *testing.T) {
 	}
 	l.start(t, "checkpoints", "show", "nothing").fails(1, "partition nothing has no log")
 	l.start(t, "checkpoints", "show", "in.ndjson", "999").fails(1, "no entry 999")
-	l.start(t, "checkpoints", "show").fails(2, "millstream checkpoints show: ")
+	l.start(t, "checkpoints", "show").fails(2, "checkpoints show: ", "write millstream checkpoints show PARTITION [NUMBER]")
 	if list := output("list", "--name", "other"); !strings.Contains(list, `pipeline "other" has no saved state`) {
 		t.Errorf("lists %s", list)
 	}

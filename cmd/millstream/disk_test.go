@@ -26,8 +26,8 @@ func TestFullDiskStopsTheStart(t *testing.T) {
 	dir := t.TempDir()
 	in := write(t, filepath.Join(dir, "in.ndjson"), `{"k":"a","v":1,"t":1767225600000}`)
 	l := launch{dir: dir, wrap: limited(0)}
-	l.start(t, "run", "--source", in, "--sink", "out").fails(2, "--checkpoint: ", "millstream-state: cannot be written: ", "file too large")
-	l.start(t, "run", "--source", in, "--sink", "out", "--checkpoint", "mem:").fails(2, "--sink: ", "out: cannot be written: ", "file too large")
+	l.start(t, "run", "--source", in, "--sink", "out").fails(1, "--checkpoint: ", "millstream-state: cannot be written: ", "file too large")
+	l.start(t, "run", "--source", in, "--sink", "out", "--checkpoint", "mem:").fails(1, "--sink: ", "out: cannot be written: ", "file too large")
 	for _, folder := range []string{"out", "millstream-state"} {
 		if files := outputs(t, filepath.Join(dir, folder)); len(files) > 0 {
 			t.Errorf("%s holds %s", folder, files)

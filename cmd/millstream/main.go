@@ -62,7 +62,8 @@ func noArguments(cmd *cobra.Command) {
 		if check := sub.Args; check != nil {
 			sub.Args = func(cmd *cobra.Command, args []string) error {
 				if err := check(cmd, args); err != nil {
-					return &service.SettingError{Setting: cmd.CommandPath(), Problem: err.Error()}
+					return &service.SettingError{Setting: strings.TrimPrefix(cmd.CommandPath(), "millstream "),
+						Problem: fmt.Sprintf("unexpected or missing arguments %q: write millstream %s", args, strings.TrimPrefix(strings.TrimSuffix(cmd.UseLine(), " [flags]"), "millstream "))}
 				}
 				return nil
 			}

@@ -285,3 +285,28 @@ func TestStatusPage(t *testing.T) {
 	p.signal(os.Interrupt)
 	p.succeeds()
 }
+
+// A pipe that was read to its end is not the next one: what is in that is new.
+func TestSecondPipeIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	args := []string{"run", "--source", "stdin:", "--key", "k", "--time", "t", "--window", "tumbling:1m", "--aggregate", "count() as n", "--sink", "out"}
+	for run := range 2 {
+		in, err := os.CreateTemp(dir, "in")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(in, `{"k":"a","t":%d}`, 1767225600000+run)
+		if _, err := in.Seek(0, 0); err != nil {
+			t.Fatal(err)
+		}
+		p := launch{dir: dir, stdin: in}.start(t, args...)
+		if run == 0 {
+			p.succeeds()
+			continue
+		}
+		if code := p.wait(); code != 2 || !strings.Contains(p.stderr.String(), "millstream: --source: stdin: a pipe was read to its end under --name main") {
+			t.Errorf("exit code %d\n%s", code, p.stderr.String())
+		}
+	}
+}
