@@ -2,7 +2,9 @@ package stream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"time"
@@ -28,6 +30,21 @@ type Event[E any] struct {
 
 // Window is a half-open interval of event time.
 type Window struct{ Start, End Instant }
+
+// MarshalJSON writes {"start":…,"end":…} in RFC 3339.
+func (w Window) MarshalJSON() ([]byte, error) {
+	return fmt.Appendf(nil, `{"start":%q,"end":%q}`, w.Start, w.End), nil
+}
+
+// UnmarshalJSON is its inverse.
+func (w *Window) UnmarshalJSON(data []byte) error {
+	var t struct{ Start, End time.Time }
+	if err := json.Unmarshal(data, &t); err != nil {
+		return err
+	}
+	w.Start, w.End = Instant(t.Start.UnixNano()), Instant(t.End.UnixNano())
+	return nil
+}
 
 // Row is an encoded result.
 type Row struct {
