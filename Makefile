@@ -15,8 +15,8 @@ lint:             ## golangci-lint, at the version that .ci/run installs
 	golangci-lint run
 
 fuzz:             ## a minute of each fuzz target
-	go test ./query/fields -run '^$$' -fuzz FuzzScan -fuzztime 1m
-	go test ./checkpoint -run '^$$' -fuzz Fuzz -fuzztime 1m
+	git grep -n '^func Fuzz' | sed -E 's|^(.*)/[^/]*:[0-9]+:func (Fuzz[A-Za-z]*).*|./\1 \2|' | while read dir name; do \
+		go test $$dir -run '^$$' -fuzz "^$$name$$" -fuzztime 1m || exit 1; done
 
 bench:            ## the engine against a bare loop
 	go run ./bench engine --json
