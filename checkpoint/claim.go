@@ -90,9 +90,9 @@ func (f *follower) reload(ctx context.Context) error {
 }
 
 // free says who must be dead before the partition may be claimed: nobody when the newest entry is a
-// release or a reset or there is none (A3).
+// release, a reset or an import, or there is none (A3).
 func (t tail) owner() string {
-	if t.newest == nil || t.newest.Kind == stream.KindRelease || t.newest.Kind == stream.KindReset {
+	if t.newest == nil || t.newest.Kind == stream.KindRelease || t.newest.Kind == stream.KindReset || t.newest.Kind == stream.KindImport {
 		return ""
 	}
 	return t.newest.Owner

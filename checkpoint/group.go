@@ -476,7 +476,7 @@ func (r *run) tryClaim(ctx context.Context, m *member, f *follower, row stream.R
 func (r *run) serveClaim(t *tenant, m *member, f *follower, c *claimed, row stream.RosterRow, tip string) error {
 	lost, draining := make(chan struct{}), make(chan struct{})
 	var lostOnce, drainOnce sync.Once
-	a := &stream.Assignment{Partition: row.Name, Claim: c.entry.Number, Base: c.base, Committed: c.committed, Start: row.Start,
+	a := &stream.Assignment{Partition: row.Name, Claim: c.entry.Number, Base: c.base, Committed: c.committed, Start: row.Start, From: row.From,
 		Tip: tip, Source: r.src, Lost: lost, Draining: draining}
 	lose := func(err error) { lostOnce.Do(func() { a.Fail(err); close(lost) }) }
 	drain := func() { drainOnce.Do(func() { close(draining) }) }

@@ -229,9 +229,10 @@ func (l *log) Newest(ctx context.Context, partition string) (*stream.Entry, erro
 	}
 }
 
-// merged returns the merger's part of its newest saved entry, nil before there is one.
+// merged returns the merger's part of its newest saved entry, nil before there is one. What was
+// imported counts once a merger has saved it under its plan: two plans cannot both begin with it.
 func (s *Store) merged() *stream.MergerEntry {
-	if e := s.follow(stream.MergerPartition).state().base; e != nil && e.Kind != stream.KindReset {
+	if e := s.follow(stream.MergerPartition).state().base; e != nil && e.Kind != stream.KindReset && e.Kind != stream.KindImport {
 		return e.Merger
 	}
 	return nil

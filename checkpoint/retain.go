@@ -75,11 +75,11 @@ func (r *retention) appended(e *stream.Entry) {
 }
 
 func (k *kept) restorable() bool {
-	return k.kind == stream.KindCheckpoint || k.kind == stream.KindEnd || k.kind == stream.KindReset
+	return k.kind == stream.KindCheckpoint || k.kind == stream.KindEnd || k.kind == stream.KindReset || k.kind == stream.KindImport
 }
 
 func (k *kept) forEver(r rules) bool {
-	return (k.kind == stream.KindClaim || k.kind == stream.KindReset) && !r.forgetClaims
+	return (k.kind == stream.KindClaim || k.kind == stream.KindReset || k.kind == stream.KindImport) && !r.forgetClaims
 }
 
 // snapshot copies what is known.

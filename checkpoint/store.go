@@ -116,7 +116,7 @@ func (p *PlanChanged) Error() string {
 
 // checkPlan compares the plan of a saved entry with the store's.
 func (s *Store) checkPlan(e *stream.Entry) error {
-	if e == nil || e.Kind == stream.KindReset || s.plan == nil || s.rules.noPlan {
+	if e == nil || e.Kind == stream.KindReset || e.Kind == stream.KindImport || s.plan == nil || s.rules.noPlan {
 		return nil
 	}
 	if change := e.Plan.Changed(s.plan); change != "" {

@@ -72,7 +72,7 @@ func readAll(ctx context.Context, r Reader, fetches chan<- fetched) error {
 // resume is where the assignment starts to read.
 func resume(a *stream.Assignment) stream.Position {
 	if a.Base == nil {
-		return stream.Position{}
+		return a.From
 	}
 	return a.Base.Position
 }

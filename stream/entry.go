@@ -16,6 +16,7 @@ const (
 	KindRelease    Kind = "release"    // the owner left; everything before is committed (A5)
 	KindEnd        Kind = "end"        // the partition holds no more records (M8)
 	KindReset      Kind = "reset"      // the partition starts again from the source's start (A7)
+	KindImport     Kind = "import"     // the merger's first entry in a pipeline that goes on for another program
 )
 
 // MergerPartition is the name of the merger among the partitions of a pipeline.
@@ -56,7 +57,7 @@ type Entry struct {
 
 // Restorable reports whether a claim can resume from the entry.
 func (e *Entry) Restorable() bool {
-	return e.Kind == KindCheckpoint || e.Kind == KindReset || e.Kind == KindEnd
+	return e.Kind == KindCheckpoint || e.Kind == KindReset || e.Kind == KindEnd || e.Kind == KindImport
 }
 
 // Blobs calls f for every blob that the entry names.
@@ -87,13 +88,25 @@ type MergerEntry struct {
 	HeldSince time.Time `json:"held_since,omitzero"`
 	// LatePartials counts records of slices found at or below the frontier. It must be 0 (M6).
 	LatePartials int64 `json:"late_partials,omitempty"`
+	// Imported is set in every entry of a pipeline that began with another program's checkpoints.
+	Imported *Imported `json:"imported,omitempty"`
 }
 
-// RosterRow admits one partition: it starts at Start, which never changes (M3).
+// Imported says where a pipeline's first positions came from.
+type Imported struct {
+	From string   `json:"from"`          // "kcl://TABLE", for people
+	Rest Position `json:"rest,omitzero"` // where partitions begin that it did not name
+}
+
+// RosterRow admits one partition: it starts at Start and From, which never change (M3).
 type RosterRow struct {
 	Partition
 	Start Instant `json:"start"`
 	Ended bool    `json:"ended,omitempty"` // its end is saved and its children are in the roster
+	// From is where it is read from while it has no checkpoint: the zero Position, unless an import
+	// says otherwise. Done means that it had ended before the import, and has no log.
+	From Position `json:"from,omitzero"`
+	Done bool     `json:"done,omitempty"`
 }
 
 // Blob is a run of bytes that an entry holds or names.

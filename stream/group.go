@@ -50,6 +50,7 @@ type Assignment struct {
 	Base      *Entry          // what to restore; nil: nothing was ever saved
 	Committed bool            // the base's output is known to be committed: a release stands behind it (A2)
 	Start     Instant         // the watermark to start from when Base has no state: the roster's (M3)
+	From      Position        // where to read from when there is no Base: the roster's, zero unless imported
 	Tip       string          // where a bounded source ends, see Source.Tip
 	Source    Source          // for the merger
 	Log       Log             // the only way to write
@@ -132,6 +133,9 @@ type Status struct {
 	OpenWindows int         `json:"open_windows,omitempty"`
 	LastArrived Instant     `json:"last_arrived,omitempty"` // of the last record read, for lag
 	Error       string      `json:"error,omitempty"`        // what the owner is stuck on
+	IdleAt      time.Time   `json:"idle_at,omitzero"`       // when it counts as idle if nothing comes, by the owner's clock; zero: not while it is read
+	HeldBy      string      `json:"held_by,omitempty"`      // of the merger: see MergerEntry
+	HeldSince   time.Time   `json:"held_since,omitzero"`
 	At          time.Time   `json:"at"`
 }
 

@@ -290,6 +290,9 @@ func (l *lane[E, R]) restore(ctx context.Context) error {
 		l.decoder = l.p.NewDecoder()
 	}
 	l.watermark, l.highest = l.a.Start, Beginning
+	if l.a.Base == nil {
+		l.position = l.a.From
+	}
 	if l.p.rules.ignoreStart {
 		l.watermark = Beginning
 	}
@@ -353,6 +356,9 @@ func (l *lane[E, R]) report(now bool) {
 		OpenWindows: l.state.Open(), LastArrived: l.arrived, At: t, Newest: l.a.Log.Next().Number - 1}
 	if old := l.a.Status(); old != nil && !now {
 		s.Error = old.Error
+	}
+	if l.reader == CaughtUp && !l.idle {
+		s.IdleAt = l.lastRecord.Add(l.p.idleAfter())
 	}
 	l.a.Report(s)
 }

@@ -118,7 +118,7 @@ func (m *merger[E, R]) close(ctx context.Context, final *MergerEntry) error {
 func (m *merger[E, R]) pass(ctx context.Context) (bool, error) {
 	for i := range m.roster.rows {
 		name := m.roster.rows[i].Name
-		if e := m.newest[name]; e != nil && e.Kind == KindEnd {
+		if e := m.entryOf(name); e != nil && e.Kind == KindEnd {
 			continue // nothing follows it
 		}
 		if err := m.follow(ctx, name); err != nil {
@@ -188,7 +188,7 @@ func (m *merger[E, R]) list(ctx context.Context) error {
 // mayEnd reports whether only the listing stands between here and the pipeline's end.
 func (m *merger[E, R]) mayEnd() bool {
 	for i := range m.roster.rows {
-		if e := m.newest[m.roster.rows[i].Name]; e == nil || e.Kind != KindEnd {
+		if e := m.entryOf(m.roster.rows[i].Name); e == nil || e.Kind != KindEnd {
 			return false
 		}
 	}
@@ -222,7 +222,17 @@ func (m *merger[E, R]) follow(ctx context.Context, name string) error {
 	return nil
 }
 
-func (m *merger[E, R]) entryOf(partition string) *Entry { return m.newest[partition] }
+// entryOf returns the newest restorable entry of a partition. What had ended before an import has no
+// log, and an end all the same.
+func (m *merger[E, R]) entryOf(partition string) *Entry {
+	if e := m.newest[partition]; e != nil {
+		return e
+	}
+	if row := m.roster.find(partition); row != nil && row.Done {
+		return &Entry{Kind: KindEnd, Watermark: EndOfTime, LastWatermark: row.Start}
+	}
+	return nil
+}
 
 // aim computes the idle target.
 func (m *merger[E, R]) aim() Instant {
@@ -258,7 +268,7 @@ func (m *merger[E, R]) save(ctx context.Context, frontier, target Instant, ended
 		saved = m.roster.frontier
 	}
 	e.Merger = &MergerEntry{Frontier: saved, Target: target, Roster: slices.Clone(m.roster.rows), Tip: m.tip,
-		HeldBy: m.heldBy, HeldSince: m.heldSince, LatePartials: m.late}
+		HeldBy: m.heldBy, HeldSince: m.heldSince, LatePartials: m.late, Imported: m.roster.imported}
 	if err := m.c.publish(ctx, e); err != nil {
 		return false, err
 	}
@@ -362,8 +372,9 @@ func (m *merger[E, R]) restore(ctx context.Context) error {
 	if base == nil || base.Kind == KindReset || base.Merger == nil {
 		return nil
 	}
-	m.first = false
-	m.roster.rows = slices.Clone(base.Merger.Roster)
+	m.first = base.Kind == KindImport // saved once more at once, under this run's plan
+	m.roster.rows, m.roster.imported = slices.Clone(base.Merger.Roster), base.Merger.Imported
+	m.heldBy, m.heldSince, m.toldAt = base.Merger.HeldBy, base.Merger.HeldSince, time.Now()
 	m.roster.frontier, m.target, m.tip, m.late = base.Merger.Frontier, base.Merger.Target, base.Merger.Tip, base.Merger.LatePartials
 	m.ledger, m.losses = base.Ledger, base.SinkLosses
 	if err := m.c.again(ctx, base); err != nil {
@@ -388,6 +399,11 @@ func (m *merger[E, R]) tell(low Instant, who string) {
 	now := time.Now()
 	if who != m.heldBy {
 		m.heldBy, m.heldSince, m.toldAt = who, now, now
+		if s := m.a.Status(); s != nil {
+			told := *s
+			told.HeldBy, told.HeldSince = who, now
+			m.a.Report(told)
+		}
 	}
 	if m.width > 0 && who != "" && now.Sub(m.toldAt) >= time.Minute {
 		m.toldAt = now
@@ -397,7 +413,7 @@ func (m *merger[E, R]) tell(low Instant, who string) {
 }
 
 func (m *merger[E, R]) report(newest uint64) {
-	s := Status{Watermark: m.roster.frontier, Newest: newest, At: time.Now()}
+	s := Status{Watermark: m.roster.frontier, Newest: newest, At: time.Now(), HeldBy: m.heldBy, HeldSince: m.heldSince}
 	if m.state != nil {
 		s.OpenWindows = m.state.Open()
 	}

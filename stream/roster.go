@@ -12,6 +12,7 @@ type roster struct {
 	listed   map[string]Partition
 	frontier Instant
 	partial  bool // the listing may not have every parent of a child yet
+	imported *Imported
 	rules    rules
 }
 
@@ -25,7 +26,11 @@ func (r *roster) find(name string) *RosterRow {
 
 func (r *roster) add(p Partition, start Instant) {
 	i, _ := slices.BinarySearchFunc(r.rows, p.Name, func(row RosterRow, name string) int { return strings.Compare(row.Name, name) })
-	r.rows = slices.Insert(r.rows, i, RosterRow{Partition: p, Start: start})
+	row := RosterRow{Partition: p, Start: start}
+	if r.imported != nil {
+		row.From = r.imported.Rest
+	}
+	r.rows = slices.Insert(r.rows, i, row)
 }
 
 // list takes a fresh listing of the source. A row goes when its partition has ended, its children are
@@ -52,7 +57,7 @@ func (r *roster) list(ps []Partition, newest func(string) *Entry) {
 // children are in. newest returns the newest restorable entry of a partition, nil for none. admit
 // reports whether anything changed.
 func (r *roster) admit(newest func(string) *Entry) bool {
-	changed := false
+	changed := r.settleAncestors()
 	for again := true; again; {
 		again = false
 		candidates := make(map[string]Partition, len(r.listed))
@@ -88,6 +93,32 @@ func (r *roster) admit(newest func(string) *Entry) bool {
 		if !slices.ContainsFunc(e.Children, func(c Partition) bool { return r.find(c.Name) == nil }) {
 			row.Ended, changed = true, true
 		}
+	}
+	return changed
+}
+
+// settleAncestors adds, after an import, what the source still lists and an imported partition
+// continues: the other program had read it, or never wanted it, and keeps no checkpoint of it.
+func (r *roster) settleAncestors() bool {
+	if r.imported == nil || r.rules.readAncestors {
+		return false
+	}
+	var names []string
+	for i := range r.rows {
+		names = append(names, r.rows[i].Parents...)
+		names = append(names, r.listed[r.rows[i].Name].Parents...)
+	}
+	changed := false
+	for len(names) > 0 {
+		p, listed := r.listed[names[0]]
+		names = names[1:]
+		if !listed || r.find(p.Name) != nil {
+			continue
+		}
+		r.add(p, Beginning)
+		row := r.find(p.Name)
+		row.From, row.Ended, row.Done = Position{}, true, true
+		names, changed = append(names, p.Parents...), true
 	}
 	return changed
 }

@@ -18,6 +18,7 @@ type rules struct {
 	commitFirst      bool // M7, A5: output is visible before it is saved
 	endUnfrozen      bool // M8: a lane ends without freezing what is open
 	endUnlisted      bool // M8: the pipeline ends by an old listing of the source
+	readAncestors    bool // M3: after an import, shards that the imported ones continue are read
 	ackFirst         bool // A5: a batch is durable as soon as it is processed
 	forgetIDs        bool // §7: the ids of saved checkpoints are not read again
 	dropKnown        bool // §7: no id is known

@@ -36,6 +36,7 @@ var ruleTests = []struct {
 	{"commitFirst", "M7, A5: rows are out that no entry knows of, and come again under another id", scenario(split, killed)},
 	{"endUnfrozen", "M8: what is open when a partition ends is never merged", simulated},
 	{"endUnlisted", "M8: a partition found by the last listing is never read", scenario(lastMinute, once)},
+	{"readAncestors", "M3: after an import the records of a shard are counted that the other program had read", imported},
 	{"ackFirst", "A5: a batch is acked whose rows are lost in a crash", scenario(direct, once)},
 	{"forgetIDs", "§7: after a crash a record whose ack came too late is counted again", redelivered},
 	{"dropKnown", "§7: a record whose ack was lost is counted again", redelivered},

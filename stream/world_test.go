@@ -171,7 +171,9 @@ func (r *scriptReader) try() (f consumers.Fetch, wait time.Duration) {
 		r.at++
 		f.Records = append(f.Records, stream.Record{Data: []byte(r.p.records[r.at-1].String()), Position: stream.Position{Number: int64(r.at)}})
 	}
-	f.Next.Number = int64(r.at)
+	if len(f.Records) > 0 { // a driver need not know its place before the first record
+		f.Next.Number = int64(r.at)
+	}
 	next := r.p.ends
 	if r.at < len(r.p.records) {
 		next = r.p.records[r.at].arrives
