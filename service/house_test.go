@@ -17,9 +17,13 @@ const module = "github.com/millstream/millstream"
 // arrows says which of our packages a package may import, by folder; the longest match counts. "…/"
 // after a folder means everything below it too. Programs wire, and may import anything.
 var arrows = map[string][]string{
-	"stream":            {},
-	"consumers":         {"stream"},
-	"consumers/":        {"consumers", "stream", "bucket", "cloud/"},
+	"stream":     {},
+	"consumers":  {"stream"},
+	"consumers/": {"consumers", "stream", "bucket", "cloud/"},
+	// Lease tables and checkpoint stores of other programs hold positions of a source.
+	"consumers/kinesis/kcl":         {"consumers/kinesis", "stream", "cloud/"},
+	"consumers/eventhubs/blobstore": {"stream", "bucket"},
+
 	"enrich":            {"stream"},
 	"enrich/":           {"enrich", "stream", "bucket", "cloud/"},
 	"windows":           {"stream"},

@@ -112,7 +112,7 @@ func (r *roster) settleAncestors() bool {
 	for len(names) > 0 {
 		p, listed := r.listed[names[0]]
 		names = names[1:]
-		if !listed || r.find(p.Name) != nil {
+		if !listed || r.find(p.Name) != nil || r.waits(p) {
 			continue
 		}
 		r.add(p, Beginning)
@@ -121,6 +121,22 @@ func (r *roster) settleAncestors() bool {
 		names, changed = append(names, p.Parents...), true
 	}
 	return changed
+}
+
+// waits reports whether a partition that p continues, however far above, has still to be read.
+func (r *roster) waits(p Partition) bool {
+	seen := make(map[string]bool)
+	for names := slices.Clone(p.Parents); len(names) > 0; names = names[1:] {
+		if seen[names[0]] {
+			continue
+		}
+		seen[names[0]] = true
+		if row := r.find(names[0]); row != nil && !row.Ended {
+			return true
+		}
+		names = append(names, r.listed[names[0]].Parents...)
+	}
+	return false
 }
 
 // start decides whether p may enter, and where it starts.

@@ -22,6 +22,7 @@
 // record i (from 0, in the aggregate's order, dropped ones counted) of an aggregate it is i + 1, the
 // count of its user records that are done. Resuming reads the record at Token again and skips what is
 // done; when that record is no longer there, others may have expired unread too, and that is counted.
+// Positions that another program left are made by [Behind], [Oldest] and [Since].
 package kinesis
 
 import (
@@ -210,6 +211,12 @@ func (s *Source) Open(ctx context.Context, partition string, from stream.Positio
 		r.from = s.began
 	default:
 		r.from = m.from
+	}
+	if at, ok := strings.CutPrefix(from.Token, placeMark); ok {
+		r.next = stream.Position{}
+		if r.from, err = parsePlace(at); err != nil {
+			return nil, fmt.Errorf("%s: position %s: %w", s.subject(partition), from, err)
+		}
 	}
 	return r, nil
 }

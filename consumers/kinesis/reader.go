@@ -123,6 +123,11 @@ func (r *reader) unpack() ([]stream.Record, error) {
 				continue
 			}
 			units, ok := deaggregate(k.Data, r.shard.hashes)
+			if !ok && r.next.Token == sequence { // done, as other libraries count: see Behind
+				r.next.Number = 0
+				r.drop()
+				continue
+			}
 			if !ok {
 				r.next = stream.Position{Token: sequence}
 				records = append(records, stream.Record{Data: k.Data, Position: r.next, Key: aws.ToString(k.PartitionKey), Arrived: arrived})
