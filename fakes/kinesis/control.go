@@ -138,7 +138,8 @@ func (s *Server) CloseShard(stream, shardID string) error {
 	if sh.isClosed() {
 		return invalid("Shard %s of stream %s is closed.", shardID, stream)
 	}
-	st.closeShard(sh, time.Now().UnixMilli())
+	st.retire(sh)
+	sh.close(time.Now().UnixMilli())
 	return nil
 }
 

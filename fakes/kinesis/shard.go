@@ -198,9 +198,11 @@ func (sh *shard) atTime(ms int64) uint64 {
 	return sh.next
 }
 
-// close ends the shard. The caller holds the stream's lock for writing.
-func (sh *shard) close(now int64) {
+// close ends the shard and names its children, at once: whoever sees the end sees where to go on. The
+// caller holds the stream's lock for writing.
+func (sh *shard) close(now int64, children ...*shard) {
 	sh.mu.Lock()
+	sh.children = children
 	sh.closed = max(now, sh.newest, sh.created)
 	sh.notify()
 	sh.mu.Unlock()

@@ -83,15 +83,15 @@ func (st *stream) addShard(lo, hi hash, now int64, second int64, parents ...*sha
 	return sh
 }
 
-// closeShard ends an open shard. The caller holds mu.
-func (st *stream) closeShard(sh *shard, now int64) {
+// retire takes a shard from those that records go to; close follows, once its children are there. The
+// caller holds mu.
+func (st *stream) retire(sh *shard) {
 	for i, o := range st.open {
 		if o == sh {
 			st.open = append(st.open[:i:i], st.open[i+1:]...)
 			break
 		}
 	}
-	sh.close(now)
 }
 
 // route returns the open shard for a hash key, nil when none covers it. The
@@ -125,27 +125,20 @@ func (st *stream) lookup(index int) *shard {
 // split replaces sh by two children, the upper of which starts at start. The
 // caller holds mu and has checked that sh is open and start inside it.
 func (st *stream) split(sh *shard, start hash, now int64) {
-	st.closeShard(sh, now)
+	st.retire(sh)
 	lower := st.addShard(sh.lo, start.previous(), now, now/1000, sh)
 	upper := st.addShard(start, sh.hi, now, now/1000, sh)
-	sh.setChildren(lower, upper)
+	sh.close(now, lower, upper)
 }
 
 // merge replaces two adjacent open shards, a below b, by one. The caller holds
 // mu.
 func (st *stream) merge(a, b, parent, adjacent *shard, now int64) {
-	st.closeShard(a, now)
-	st.closeShard(b, now)
+	st.retire(a)
+	st.retire(b)
 	child := st.addShard(a.lo, b.hi, now, now/1000, parent, adjacent)
-	a.setChildren(child)
-	b.setChildren(child)
-}
-
-// setChildren publishes the children of a closed shard.
-func (sh *shard) setChildren(children ...*shard) {
-	sh.mu.Lock()
-	sh.children = children
-	sh.mu.Unlock()
+	a.close(now, child)
+	b.close(now, child)
 }
 
 // rescale splits and merges until the open shards are target equal ranges. The
