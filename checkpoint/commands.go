@@ -164,7 +164,14 @@ func (s *Store) Show(ctx context.Context, partition string, number uint64) (*str
 // now: rows delivered already come again, under new ids. It is refused while a member lives, which
 // takes a lease to find out when heartbeat files are there. It returns the partitions reset.
 func (s *Store) Reset(ctx context.Context) ([]string, error) {
-	if err := s.deserted(ctx); err != nil {
+	if s.rules.resetAnyway {
+		return s.resetAll(ctx)
+	}
+	if err := s.Deserted(ctx); err != nil {
+		var running *Running
+		if errors.As(err, &running) {
+			err = fmt.Errorf("%w, then reset", err)
+		}
 		return nil, err
 	}
 	return s.resetAll(ctx)
@@ -259,12 +266,17 @@ func (s *Store) genesisOf(ctx context.Context, partition string, newest uint64) 
 	return nonce(), nil
 }
 
-// deserted makes sure that no member lives, as A3 says: every heartbeat file stands still, and none
-// appears, for a lease.
-func (s *Store) deserted(ctx context.Context) error {
-	if s.rules.resetAnyway {
-		return nil
-	}
+// Running says that a member lives.
+type Running struct{ Member string }
+
+func (r *Running) Error() string {
+	return fmt.Sprintf("member %s is running this pipeline: stop it first", r.Member)
+}
+
+// Deserted makes sure that no member lives, as A3 says: every heartbeat file stands still, and none
+// appears, for a lease. It returns at once when there is no such file, and a *Running for one that
+// changes.
+func (s *Store) Deserted(ctx context.Context) error {
 	watching := make(map[string]*observer)
 	for {
 		ids, err := s.members(ctx)
@@ -282,7 +294,7 @@ func (s *Store) deserted(ctx context.Context) error {
 				s.logger.Warn("a heartbeat cannot be read", "member", id, "error", err)
 			}
 			if o.changed && o.present {
-				return fmt.Errorf("member %s is running this pipeline: stop it first, then reset", id)
+				return &Running{id}
 			}
 			settled = settled && o.dead(s.lease, s.rules)
 		}

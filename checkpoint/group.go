@@ -388,6 +388,7 @@ func (r *run) claimAndServe(ctx context.Context, t *tenant, m *member, row strea
 		var changed *PlanChanged
 		if !errors.As(err, &changed) {
 			r.s.logger.Error("the partition cannot be claimed: trying again", "partition", row.Name, "error", err)
+			m.note(row.Name, f.state().number(), err)
 		}
 		return r.failed(t), err
 	case c == nil: // ended
@@ -403,6 +404,7 @@ func (r *run) claimAndServe(ctx context.Context, t *tenant, m *member, row strea
 		r.mu.Lock()
 		t.failures = 0
 		r.mu.Unlock()
+		m.note(row.Name, 0, nil)
 		return 0, nil
 	case errors.Is(err, stream.ErrFenced), errors.Is(err, stream.ErrLeaseLost):
 		r.s.logger.Warn("the assignment has ended", "partition", row.Name, "claim", c.entry.Number, "error", err)
@@ -413,6 +415,7 @@ func (r *run) claimAndServe(ctx context.Context, t *tenant, m *member, row strea
 		t.failures = 0 // it came forward before it failed
 		r.mu.Unlock()
 	}
+	m.note(row.Name, f.state().number(), err)
 	retry := r.failed(t)
 	r.s.logger.Error("the assignment has failed: claiming again", "partition", row.Name, "claim", c.entry.Number, "in", retry, "error", err)
 	return retry, nil

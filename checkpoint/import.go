@@ -82,13 +82,10 @@ func (i *Import) entry() (*stream.Entry, error) {
 	return e, nil
 }
 
-// Export is what Import takes, of this pipeline. It is refused while a member lives, which takes a
-// lease to find out when heartbeat files are there. waiting counts records in saved slices of windows
-// that are not out: they are behind the exported positions, and in no row unless this pipeline goes on.
+// Export is what Import takes, of this pipeline as it is saved now; call Deserted before, or the
+// positions may be old. waiting counts records in saved slices of windows that are not out: they are
+// behind the exported positions, and in no row unless this pipeline goes on.
 func (s *Store) Export(ctx context.Context) (i Import, waiting int64, err error) {
-	if err := s.deserted(ctx); err != nil {
-		return i, 0, err
-	}
 	tails, err := s.tails(ctx)
 	if err != nil {
 		return i, 0, err

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -20,6 +21,14 @@ type heartbeat struct {
 	Beat       uint64                   `json:"beat"`
 	Clock      time.Time                `json:"clock"` // wall clock of the member
 	Partitions map[string]stream.Status `json:"partitions"`
+	Failed     map[string]Failure       `json:"failed,omitempty"`
+}
+
+// Failure is how the member's last assignment of a partition ended, or its last try to get one.
+type Failure struct {
+	Error  string    `json:"error"`
+	At     time.Time `json:"at"`
+	Newest uint64    `json:"newest"` // entry of the log when it happened: a later checkpoint means that it is over
 }
 
 // member is this process as the others see it, for as long as it keeps its lease. A process that
@@ -34,6 +43,7 @@ type member struct {
 	good   time.Duration // on the boot clock: when the last heartbeat that was saved began
 	over   bool
 	leases map[*stream.Assignment]func(error)
+	failed map[string]Failure
 }
 
 func newMember(s *Store) *member {
@@ -48,7 +58,7 @@ func newMember(s *Store) *member {
 		return -1
 	}, strings.ToLower(name))
 	id := strings.TrimLeft(name[:min(len(name), 40)]+"-"+strings.ToLower(rand.Text()[:10]), "-")
-	return &member{s: s, id: id, lost: make(chan struct{}), leases: make(map[*stream.Assignment]func(error))}
+	return &member{s: s, id: id, lost: make(chan struct{}), leases: make(map[*stream.Assignment]func(error)), failed: make(map[string]Failure)}
 }
 
 // write saves one heartbeat. The lease counts from before the write began.
@@ -64,6 +74,7 @@ func (m *member) write(ctx context.Context) error {
 			h.Partitions[a.Partition] = stream.Status{Watermark: a.Start, Newest: a.Claim, At: h.Clock}
 		}
 	}
+	h.Failed = maps.Clone(m.failed)
 	m.mu.Unlock()
 	data, err := json.Marshal(h)
 	if err != nil {
@@ -169,6 +180,21 @@ func (m *member) add(a *stream.Assignment, lose func(error)) bool {
 	m.leases[a] = lose
 	return true
 }
+
+// note keeps the reason of a failure for the heartbeat, for people; nil forgets it.
+func (m *member) note(partition string, newest uint64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err == nil {
+		delete(m.failed, partition)
+		return
+	}
+	text := err.Error()
+	m.failed[partition] = Failure{Error: text[:min(len(text), failureMax)], At: time.Now().UTC(), Newest: newest}
+}
+
+// failureMax bounds the text of a failure.
+const failureMax = 1 << 10
 
 func (m *member) remove(a *stream.Assignment) {
 	m.mu.Lock()

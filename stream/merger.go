@@ -229,7 +229,7 @@ func (m *merger[E, R]) entryOf(partition string) *Entry {
 		return e
 	}
 	if row := m.roster.find(partition); row != nil && row.Done {
-		return &Entry{Kind: KindEnd, Watermark: EndOfTime, LastWatermark: row.Start}
+		return row.done()
 	}
 	return nil
 }

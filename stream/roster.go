@@ -33,6 +33,11 @@ func (r *roster) add(p Partition, start Instant) {
 	r.rows = slices.Insert(r.rows, i, row)
 }
 
+// done stands for the end of a partition that had ended before an import.
+func (r *RosterRow) done() *Entry {
+	return &Entry{Kind: KindEnd, Watermark: EndOfTime, LastWatermark: r.Start}
+}
+
 // list takes a fresh listing of the source. A row goes when its partition has ended, its children are
 // counted, the source no longer lists it, and the frontier has passed every slice that it froze:
 // before that the row is what leads to those slices.

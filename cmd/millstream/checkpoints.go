@@ -3,18 +3,17 @@ package main
 import (
 	"fmt"
 	"strconv"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/millstream/millstream/checkpoint"
 	"github.com/millstream/millstream/service"
-	"github.com/millstream/millstream/stream"
 )
 
 func checkpointsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "checkpoints", Short: "Look at the saved state, or start again: list, show, reset"}
-	cmd.AddCommand(checkpointsList(), checkpointsShow(), checkpointsReset())
+	cmd := &cobra.Command{Use: "checkpoints", Short: "Look at the saved state, start again, or go on for another program: list, show, reset, import"}
+	cmd.AddCommand(checkpointsList(), checkpointsShow(), checkpointsReset(), checkpointsImport())
 	return cmd
 }
 
@@ -32,7 +31,7 @@ func storeCommand(use, short string, args cobra.PositionalArgs, run func(cmd *co
 }
 
 func checkpointsList() *cobra.Command {
-	return storeCommand("list", "One line a partition: owner, newest entry, position, watermark", cobra.NoArgs,
+	return storeCommand("list", "One line a partition: newest entry, owner, lag, position, watermark, what holds it back", cobra.NoArgs,
 		func(cmd *cobra.Command, s *service.StoreSettings, _ []string) error {
 			store, done, err := s.Open(cmd.Context())
 			if err != nil {
@@ -47,31 +46,20 @@ func checkpointsList() *cobra.Command {
 				fmt.Fprintf(cmd.OutOrStdout(), "pipeline %q has no saved state in %s\n", s.Name, s.Checkpoint)
 				return nil
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "PARTITION\tNEWEST\tKIND\tOWNER\tPOSITION\tWATERMARK\tRECORDS IN")
-			for _, p := range states {
-				position, watermark, records := "-", "-", "-"
-				if b := p.Saved; b != nil {
-					if p.Partition != stream.MergerPartition && b.Position != (stream.Position{}) {
-						position = b.Position.String()
-					}
-					watermark, records = b.Watermark.String(), strconv.FormatInt(b.Ledger.RecordsIn, 10)
-					if b.Idle {
-						watermark += " (idle)"
-					}
-				}
-				owner := "-"
-				if p.Kind == stream.KindClaim || p.Kind == stream.KindCheckpoint {
-					owner = p.Owner
-				}
-				fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", p.Partition, p.Newest, p.Kind, owner, position, watermark, records)
-			}
-			if err := w.Flush(); err != nil {
+			facts, err := store.Facts(cmd.Context(), false)
+			if err != nil {
 				return err
 			}
-			if e := states[0].Saved; e != nil && e.Merger != nil && e.Kind != stream.KindEnd && e.Merger.HeldBy != "" {
-				fmt.Fprintf(cmd.OutOrStdout(), "\nwindows up to %s are out; the next wait for %s, since %s\n", e.Merger.Frontier, e.Merger.HeldBy,
-					e.Merger.HeldSince.UTC().Format(time.RFC3339))
+			x := checkpoint.Explain(facts)
+			if err := listed(cmd.OutOrStdout(), x, states); err != nil {
+				return err
+			}
+			if x.State == checkpoint.StateRunning && x.Windowed && x.HeldBy != "" {
+				since := ""
+				if !x.Since.IsZero() {
+					since = ", since " + x.Since.UTC().Format(time.RFC3339)
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "\nwindows up to %s are out; the next wait for %s%s (millstream explain)\n", x.Frontier, x.HeldBy, since)
 			}
 			return nil
 		})

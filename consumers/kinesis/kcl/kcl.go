@@ -306,3 +306,21 @@ func (o *Options) place(l *lease) (stream.Position, error) {
 	}
 	return kinesis.Behind(l.place, l.sub), nil
 }
+
+// Rest is where shards begin that have no lease, and none above or below them: nothing of them is known
+// to be done.
+var Rest = kinesis.Oldest()
+
+// Words says for people where a position of this package is.
+func Words(p stream.Position) string {
+	at, ok := strings.CutPrefix(p.Token, "@")
+	switch {
+	case ok && at == "":
+		return "from its oldest record"
+	case ok:
+		return "from what has arrived since " + at
+	case p.Number == 0:
+		return "behind record " + p.Token
+	}
+	return fmt.Sprintf("behind record %s, user record %d", p.Token, p.Number-1)
+}
