@@ -14,7 +14,7 @@ import (
 )
 
 // moved is a script that another program has read a part of. grand is an expired ancestor's child that
-// it forgot, done it had read to its end, p it left behind record 8, c waits for p, q it left behind
+// it forgot, done it had read to its end, p it left behind record 8, c waits for p though y behind it was begun, q it left behind
 // record 5, quiet has nothing new, and new is known to the source alone.
 func moved() *plan {
 	of := func(name string, parents ...string) stream.Partition {
@@ -24,7 +24,8 @@ func moved() *plan {
 		&scripted{Partition: of("grand", "expired"), records: every("grand", 0, 3)},
 		&scripted{Partition: of("done", "grand"), records: every("done", 0, 4), children: []stream.Partition{of("p", "done")}},
 		&scripted{Partition: of("p", "done"), records: every("p", 0, 13), ends: 20 * time.Second, children: []stream.Partition{of("c", "p")}},
-		&scripted{Partition: of("c", "p"), records: every("c", 21, 30), ends: 30 * time.Second},
+		&scripted{Partition: of("c", "p"), records: every("c", 21, 30), ends: 30 * time.Second, children: []stream.Partition{of("y", "c")}},
+		&scripted{Partition: of("y", "c"), records: every("y", 31, 36), ends: 36 * time.Second},
 		&scripted{Partition: of("q"), records: every("q", 0, 40), ends: 40 * time.Second},
 		&scripted{Partition: of("quiet"), records: every("quiet", 0, 2), ends: 40 * time.Second},
 		&scripted{Partition: of("new"), records: every("new", 5, 9), ends: 9 * time.Second})
@@ -34,13 +35,14 @@ var movedImport = checkpoint.Import{From: "test", Partitions: []stream.RosterRow
 	{Partition: stream.Partition{Name: "done"}, Done: true},
 	{Partition: stream.Partition{Name: "p", Parents: []string{"done"}}, From: stream.Position{Number: 8}},
 	{Partition: stream.Partition{Name: "q"}, From: stream.Position{Number: 5}},
+	{Partition: stream.Partition{Name: "y", Parents: []string{"c"}}, From: stream.Position{Number: 2}},
 	{Partition: stream.Partition{Name: "quiet"}, From: stream.Position{Number: 2}},
 }, Rest: stream.Position{Number: 1}}
 
 // movedSamples are those that are still to be counted: of what the import does not name, those behind
 // its Rest.
 func movedSamples(pl *plan) (samples []sample) {
-	for name, from := range map[string]int{"p": 8, "c": 1, "q": 5, "new": 1} {
+	for name, from := range map[string]int{"p": 8, "c": 1, "q": 5, "new": 1, "y": 2} {
 		for _, r := range pl.script.parts[name].records[from:] {
 			samples = append(samples, r.sample)
 		}
