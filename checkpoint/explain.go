@@ -90,6 +90,7 @@ type State string
 
 const (
 	StateNone     State = "no state"
+	StateUnknown  State = "unknown" // the merger's log is damaged
 	StateReset    State = "reset"
 	StateImported State = "imported"
 	StateBegun    State = "begun" // claimed, and no roster saved yet
@@ -111,6 +112,9 @@ func Explain(f *Facts) *Explanation {
 		x.Verdicts = append(x.Verdicts, merger)
 	}
 	switch {
+	case merger.Reason == ReasonDamaged:
+		x.State, x.HeldBy = StateUnknown, stream.MergerPartition
+		return x
 	case base == nil:
 		x.State, x.HeldBy = StateBegun, stream.MergerPartition
 		return x

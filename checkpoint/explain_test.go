@@ -204,6 +204,9 @@ func TestExplanations(t *testing.T) {
 				Roster: []stream.RosterRow{{Partition: stream.Partition{Name: "a"}, From: stream.Position{Number: 4}}}}}
 			f.Logs, f.Members = map[string]Tail{stream.MergerPartition: {Newest: e, Base: e}}, nil
 		}, StateImported, "", []string{`was imported from kcl://t and was never run. To do: start it`}, nil},
+		{"the merger's log is damaged", func(f *Facts) {
+			f.Logs[stream.MergerPartition] = Tail{Damaged: "object _merger/9 is damaged: checksum does not match"}
+		}, StateUnknown, stream.MergerPartition, []string{"is unknown: the merger stops. Why: its log cannot be read: object _merger/9 is damaged", "To do: restore"}, []string{"no roster"}},
 		{"everything is down", dead(2 * time.Hour), StateRunning, "b", []string{"No instance lives: the newest heartbeat, of m1, is 2h0m old. To do: start one",
 			"The next ones wait for partition b", "Why: its owner m1 is silent", "To do: start an instance: none lives", "Waiting: 40 records"}, []string{"Partition a"}},
 		{"everything is gone", func(f *Facts) { f.Members = nil }, StateRunning, "b", []string{"No instance lives: no heartbeat file is left", "Why: its owner m1 has no heartbeat file"}, nil},

@@ -1,11 +1,15 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/millstream/millstream/stream"
@@ -50,33 +54,43 @@ func (s *Store) Facts(ctx context.Context, patient bool) (*Facts, error) {
 		return nil, err
 	}
 	f := &Facts{Lease: s.lease, Logs: make(map[string]Tail, len(logs))}
-	for partition, numbers := range logs {
-		t, err := (&follower{s: s, partition: partition}).walk(ctx, numbers)
+	var mu sync.Mutex
+	err = each(maps.Keys(logs), func(partition string) error {
+		t, err := (&follower{s: s, partition: partition}).walk(ctx, logs[partition])
+		mu.Lock()
+		defer mu.Unlock()
 		var damaged *Damaged
 		switch {
 		case errors.As(err, &damaged):
 			f.Logs[partition] = Tail{Damaged: err.Error()}
-		case err != nil:
-			return nil, err
-		case t.newest != nil:
+			return nil
+		case err == nil && t.newest != nil:
 			f.Logs[partition] = Tail{Newest: t.newest, Base: t.base, Claims: t.claims}
 		}
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	ids, err := s.members(ctx)
 	if err != nil {
 		return nil, err
 	}
 	beats := make(map[string]*observer, len(ids))
-	doubtful := false
 	for _, id := range ids {
-		o := &observer{}
-		if err := s.look(ctx, o, id); err != nil {
-			return nil, fmt.Errorf("member %s: %w", id, err)
-		}
-		beats[id] = o
-		doubtful = doubtful || !s.fresh(o.beat.Clock)
+		beats[id] = &observer{}
 	}
-	if doubtful && patient {
+	look := func(id string) error {
+		if err := s.look(ctx, beats[id], id); err != nil {
+			return fmt.Errorf("member %s: %w", id, err)
+		}
+		return nil
+	}
+	if err := each(maps.Keys(beats), look); err != nil {
+		return nil, err
+	}
+	doubtful := slices.DeleteFunc(ids, func(id string) bool { return s.fresh(beats[id].beat.Clock) })
+	if len(doubtful) > 0 && patient {
 		t := time.NewTimer(s.lease / 2)
 		select {
 		case <-t.C:
@@ -84,12 +98,8 @@ func (s *Store) Facts(ctx context.Context, patient bool) (*Facts, error) {
 			t.Stop()
 			return nil, context.Cause(ctx)
 		}
-		for _, id := range ids {
-			if o := beats[id]; !s.fresh(o.beat.Clock) {
-				if err := s.look(ctx, o, id); err != nil {
-					return nil, fmt.Errorf("member %s: %w", id, err)
-				}
-			}
+		if err := each(slices.Values(doubtful), look); err != nil {
+			return nil, err
 		}
 	}
 	f.Now = time.Now()
@@ -100,6 +110,38 @@ func (s *Store) Facts(ctx context.Context, patient bool) (*Facts, error) {
 	}
 	slices.SortFunc(f.Members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	return f, nil
+}
+
+// readsAtOnce is how many objects are read at the same time: a fleet has thousands of logs.
+const readsAtOnce = 32
+
+// each calls f for every name, many at once, and returns their errors.
+func each(names iter.Seq[string], f func(string) error) error {
+	var (
+		calls  sync.WaitGroup
+		mu     sync.Mutex
+		failed error
+		free   = make(chan struct{}, readsAtOnce)
+	)
+	for name := range names {
+		free <- struct{}{}
+		mu.Lock()
+		stop := failed != nil
+		mu.Unlock()
+		if stop {
+			break
+		}
+		calls.Go(func() {
+			defer func() { <-free }()
+			if err := f(name); err != nil {
+				mu.Lock()
+				failed = cmp.Or(failed, err)
+				mu.Unlock()
+			}
+		})
+	}
+	calls.Wait()
+	return failed
 }
 
 // fresh reports whether a heartbeat of that time is of a member that may live, by two wall clocks.

@@ -20,6 +20,9 @@ func (x *Explanation) Paragraph(name string) string {
 	case StateImported:
 		s.add("pipeline %q was imported from %s and was never run", name, x.Imported)
 		s.add("To do: start it")
+	case StateUnknown:
+		s.add("what is out of pipeline %q, and what waits, is unknown: the merger stops", name)
+		x.because(&s, stream.MergerPartition)
 	case StateReset:
 		s.add("pipeline %q was reset: it begins again from its source's start once a merger has saved a roster", name)
 		x.because(&s, stream.MergerPartition)

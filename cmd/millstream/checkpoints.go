@@ -38,20 +38,16 @@ func checkpointsList() *cobra.Command {
 				return err
 			}
 			defer done()
-			states, err := store.List(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if len(states) == 0 {
-				fmt.Fprintf(cmd.OutOrStdout(), "pipeline %q has no saved state in %s\n", s.Name, s.Checkpoint)
-				return nil
-			}
 			facts, err := store.Facts(cmd.Context(), false)
 			if err != nil {
 				return err
 			}
+			if len(facts.Logs) == 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "pipeline %q has no saved state in %s\n", s.Name, s.Checkpoint)
+				return nil
+			}
 			x := checkpoint.Explain(facts)
-			if err := listed(cmd.OutOrStdout(), x, states); err != nil {
+			if err := listed(cmd.OutOrStdout(), x, facts); err != nil {
 				return err
 			}
 			if x.State == checkpoint.StateRunning && x.Windowed && x.HeldBy != "" {
@@ -61,7 +57,7 @@ func checkpointsList() *cobra.Command {
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "\nwindows up to %s are out; the next wait for %s%s (millstream explain)\n", x.Frontier, x.HeldBy, since)
 			}
-			return nil
+			return damage(facts)
 		})
 }
 

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -79,17 +83,21 @@ func ago(d time.Duration) string {
 }
 
 // listed prints one line a partition, the merger first.
-func listed(out io.Writer, x *checkpoint.Explanation, states []checkpoint.Info) error {
+func listed(out io.Writer, x *checkpoint.Explanation, facts *checkpoint.Facts) error {
 	verdicts := make(map[string]*checkpoint.Verdict, len(x.Verdicts))
 	for i := range x.Verdicts {
 		verdicts[x.Verdicts[i].Partition] = &x.Verdicts[i]
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "PARTITION\tNEWEST\tOWNER\tLAG\tPOSITION\tWATERMARK\tAGE\tRECORDS IN\tHELD BACK BY")
-	for _, p := range states {
-		position, watermark, records := "-", "-", "-"
-		if b := p.Saved; b != nil {
-			if p.Partition != stream.MergerPartition && b.Position != (stream.Position{}) {
+	for _, name := range partitions(facts, x) {
+		t, merger := facts.Logs[name], name == stream.MergerPartition
+		newest, position, watermark, records := "-", "-", "-", "-"
+		if t.Newest != nil {
+			newest = fmt.Sprintf("%d %s", t.Newest.Number, t.Newest.Kind)
+		}
+		if b := t.Base; b != nil {
+			if !merger && b.Position != (stream.Position{}) {
 				position = b.Position.String()
 			}
 			watermark, records = b.Watermark.String(), fmt.Sprint(b.Ledger.RecordsIn)
@@ -98,13 +106,46 @@ func listed(out io.Writer, x *checkpoint.Explanation, states []checkpoint.Info) 
 			}
 		}
 		owner, lag, age, held := "-", "-", "-", "-"
-		if v := verdicts[p.Partition]; v != nil {
+		if v := verdicts[name]; v != nil {
 			owner, lag, age, held = orDash(v.Owner), ago(v.Lag), ago(v.Age), string(v.Reason)
-			if p.Partition == stream.MergerPartition && x.HeldBy != "" && x.Windowed && x.HeldBy != p.Partition {
+			if position == "-" && v.Position != (stream.Position{}) {
+				position = v.Position.String()
+			}
+			if merger && x.HeldBy != "" && x.Windowed && x.HeldBy != name {
 				held = x.HeldBy
 			}
 		}
-		fmt.Fprintf(w, "%s\t%d %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Partition, p.Newest, p.Kind, owner, lag, position, watermark, age, records, held)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, newest, owner, lag, position, watermark, age, records, held)
 	}
 	return w.Flush()
+}
+
+// partitions are those with a log and those of the roster, the merger first.
+func partitions(facts *checkpoint.Facts, x *checkpoint.Explanation) []string {
+	names := make(map[string]bool)
+	for name := range facts.Logs {
+		names[name] = name != stream.MergerPartition
+	}
+	for _, v := range x.Verdicts {
+		names[v.Partition] = v.Partition != stream.MergerPartition
+	}
+	return slices.SortedFunc(maps.Keys(names), func(a, b string) int {
+		if names[a] != names[b] {
+			if names[b] {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a, b)
+	})
+}
+
+// damage is an error that names the first log that cannot be read.
+func damage(facts *checkpoint.Facts) error {
+	for _, name := range slices.Sorted(maps.Keys(facts.Logs)) {
+		if d := facts.Logs[name].Damaged; d != "" {
+			return errors.New(d)
+		}
+	}
+	return nil
 }

@@ -66,7 +66,11 @@ func Read(ctx context.Context, s Store, name string) (*Group, error) {
 	}
 	groups := make(map[string][]string) // blobs by group
 	for _, blob := range names {
-		if parts := strings.Split(blob, "/"); len(parts) == 4 || len(parts) == 5 && (parts[3] == "checkpoint" || parts[3] == "ownership") {
+		parts := strings.Split(blob, "/")
+		if strings.Trim(parts[len(parts)-1], "0123456789") != "" {
+			continue // partitions are numbers
+		}
+		if len(parts) == 4 || len(parts) == 5 && (parts[3] == "checkpoint" || parts[3] == "ownership") {
 			group := strings.Join(parts[:3], "/")
 			groups[group] = append(groups[group], blob)
 		}

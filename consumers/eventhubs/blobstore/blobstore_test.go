@@ -78,7 +78,7 @@ func TestRead(t *testing.T) {
 		{"Functions, brought up to date", container{group + "/0": functions("0", `"100"`, 7), group + "/1": functions("1", `"50"`, 6), group + "/checkpoint/0": sdk("200", 8)}, "",
 			"0 200/8, 1 50/6"},
 		{"one of several", container{group + "/checkpoint/0": sdk("100", 7), "ns/other/g/checkpoint/0": sdk("9", 1)}, "NS/Other/g", "0 9/1"},
-		{"beside other blobs", container{group + "/checkpoint/0": sdk("100", 7), "readme.txt": {}, "a/b/c/d/e": {}}, "", "0 100/7"},
+		{"beside other blobs", container{group + "/checkpoint/0": sdk("100", 7), "readme.txt": {}, "a/b/c/d/e": {}, "state/orders/members/vm-1": {body: "{}"}}, "", "0 100/7"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
