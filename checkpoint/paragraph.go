@@ -85,7 +85,7 @@ func (x *Explanation) running(s *sentences, name string) {
 		s.add("Waiting: nothing that is frozen and saved")
 	}
 	if w.Open > 0 {
-		s.add("At most %d windows of one partition still take records", w.Open)
+		s.add("Windows of one partition that still take records: %d at most", w.Open)
 	}
 	x.unwell(s, x.HeldBy)
 }
