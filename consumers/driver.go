@@ -23,6 +23,15 @@ type Source interface {
 	Close() error
 }
 
+// ClaimedSource is a Source whose service itself can keep an earlier owner of a partition out, given a
+// number that grows with every owner. A subscriber opens its readers with OpenClaimed.
+type ClaimedSource interface {
+	Source
+	// OpenClaimed is Open for the claim of that number, from 1 on (stream.Assignment.Claim): readers of
+	// smaller claims are put out, and refused afterwards.
+	OpenClaimed(ctx context.Context, partition string, from stream.Position, tip string, claim uint64) (Reader, error)
+}
+
 // Reader reads one partition in order. One goroutine at a time.
 type Reader interface {
 	// Read returns what comes next. It waits until there is at least one record, or the state has

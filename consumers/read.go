@@ -20,7 +20,7 @@ type fetched struct {
 func (sub *subscription) read(ctx context.Context, a *stream.Assignment, settled <-chan struct{}) <-chan fetched {
 	fetches := make(chan fetched)
 	sub.flights.Go(func() {
-		r, err := sub.src.Open(ctx, a.Partition, resume(a), a.Tip)
+		r, err := sub.open(ctx, a)
 		if err == nil {
 			defer func() {
 				if err := r.Close(); err != nil {
@@ -45,6 +45,14 @@ func (sub *subscription) read(ctx context.Context, a *stream.Assignment, settled
 		}
 	})
 	return fetches
+}
+
+// open opens a reader for the assignment, with its claim where the source can use it.
+func (sub *subscription) open(ctx context.Context, a *stream.Assignment) (Reader, error) {
+	if src, ok := sub.src.(ClaimedSource); ok {
+		return src.OpenClaimed(ctx, a.Partition, resume(a), a.Tip, a.Claim)
+	}
+	return sub.src.Open(ctx, a.Partition, resume(a), a.Tip)
 }
 
 // errUnread is what records are settled with that were fetched for an assignment that had ended.
