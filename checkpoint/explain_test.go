@@ -83,7 +83,7 @@ func TestVerdicts(t *testing.T) {
 		not    []string
 	}{
 		{"reading", nil, ReasonReading, []string{"windows that end by 2026-01-02T11:58:00Z are out (2m0s behind the clock)", "The next ones wait for partition b, whose watermark is 2026-01-02T11:58:20Z, since 2026-01-02T11:58:30Z (1m30s)",
-			"It is being read by m1; the newest record that it has read arrived 10s ago", "Waiting: 40 records in windows from 2026-01-02T11:58:00Z to 2026-01-02T11:59:00Z", "At most 2 windows"}, []string{"To do", "unknown"}},
+			"It is being read by m1; the newest record that it has read arrived 10s ago", "Waiting: 40 records in windows from 2026-01-02T11:58:00Z to 2026-01-02T11:59:00Z", "still take records: 2 at most"}, []string{"To do", "unknown"}},
 		{"throttled", says(stream.Status{State: stream.Throttled, LastArrived: instant(-time.Hour)}), ReasonThrottled, []string{"the source refuses to be read faster; the newest record that it has read arrived 1h0m ago; it does not count as idle", "To do: raise the source's limits"}, nil},
 		{"paused", says(stream.Status{State: stream.Paused}), ReasonPaused, []string{"held back on our side; it does not count as idle", "To do: look at the log of m1"}, []string{"arrived"}},
 		{"idle", says(stream.Status{State: stream.CaughtUp, Idle: true}), ReasonIdle, []string{"it is idle: nothing new came for --idle-after"}, []string{"To do"}},
