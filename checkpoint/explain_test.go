@@ -320,7 +320,7 @@ func TestFacts(t *testing.T) {
 				return w.serve(a)
 			})
 		}()
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		facts, err := open(t, Config{Bucket: b, Name: "p"}).Facts(t.Context(), true)
 		if err != nil {
 			t.Fatal(err)

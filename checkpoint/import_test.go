@@ -108,7 +108,7 @@ func TestExport(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- w.run(ctx) }()
-		time.Sleep(30 * time.Second)
+		<-time.After(30 * time.Second)
 		var running *Running
 		if err := open(t, Config{Bucket: b, Name: "p"}).Deserted(t.Context()); !errors.As(err, &running) {
 			t.Errorf("a running pipeline is deserted: %v", err)

@@ -95,7 +95,7 @@ func imported(t *testing.T, off ...string) (err error) {
 				want := movedSamples(pl)
 				err = sameRows(w, exact(pl.windows, slices.Clone(want)))
 				if l, e := w.ledger(); err == nil && (e != nil || l.RecordsIn != int64(len(want))) {
-					err = fmt.Errorf("%d records in, %d are behind the imported positions (%v)", l.RecordsIn, len(want), e)
+					err = fmt.Errorf("%d records in, %d are behind the imported positions (%w)", l.RecordsIn, len(want), e)
 				}
 			}
 		})

@@ -185,7 +185,9 @@ func TestIntegrationKilledOnTheWayFromKinesalite(t *testing.T) {
 		"--sink", at.url("out"), "--checkpoint", at.url("state"), "--checkpoint-every", "100ms", "--lease", "1s"}, workQuery)
 	for i := range 3 {
 		p := launch{env: at.env}.start(t, args...)
-		if !p.tries(func() bool { return strings.Contains(p.stderr.String(), `"partition":"shardId`) || strings.Contains(p.stderr.String(), "partition=shardId") }) {
+		if !p.tries(func() bool {
+			return strings.Contains(p.stderr.String(), `"partition":"shardId`) || strings.Contains(p.stderr.String(), "partition=shardId")
+		}) {
 			t.Fatalf("ended early\n%s", p.stderr.String())
 		}
 		<-time.After(time.Duration(i*60) * time.Millisecond)

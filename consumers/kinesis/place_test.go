@@ -41,7 +41,7 @@ func TestPlaces(t *testing.T) {
 	t.Parallel()
 	inBubble(t, fake.Options{}, func(b *bed) {
 		old := b.puts(0, 2)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		mark := Since(time.Now())
 		fresh := b.puts(2, 2)
 		for _, start := range []string{"earliest", "latest"} {
