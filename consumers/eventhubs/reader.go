@@ -176,6 +176,9 @@ func (r *reader) ask(ctx context.Context) ([]stream.Record, stream.ReaderState, 
 	}
 	if p.IsEmpty || last <= r.sequence || early {
 		r.silent = time.Time{}
+		if r.failures > 0 {
+			return nil, r.state, nil // the receiver has yet to show that it works
+		}
 		return nil, stream.CaughtUp, nil
 	}
 	if r.silent.IsZero() {
@@ -229,7 +232,8 @@ func (r *reader) take(events []*azeventhubs.ReceivedEventData) ([]stream.Record,
 	if n := len(records); n > 0 {
 		r.since = time.Time{}
 		r.start = azeventhubs.StartPosition{Offset: &r.next.Token}
-		r.room = (3*r.room + min(max(fetchBytes/(size/n+1), 1), mostRoom) + 3) / 4
+		fit := min(max(fetchBytes/(size/n+1), 1), mostRoom)
+		r.room = min(fit, (3*r.room+fit+3)/4) // smaller at once, larger by and by
 	}
 	return records, nil
 }
