@@ -106,6 +106,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if feedErr := <-fed; err == nil {
 		err = feedErr
 	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("stopped before the end: nothing was compared; rows, state and the worker's log: %s", d.dir)
+	}
 	if err != nil {
 		return err
 	}
@@ -123,10 +126,10 @@ func (d *demo) work(ctx context.Context, started func()) error {
 	}
 	deadline := time.NewTimer(d.duration + 90*time.Second)
 	defer deadline.Stop()
-	for killed := false; ; {
+	for killed := (time.Time{}); ; {
 		select {
 		case <-kill.C:
-			killed = true
+			killed = time.Now()
 			d.view.say("%s  kill -9 %d: the worker gets no warning", time.Now().Format(time.TimeOnly), d.worker.Process.Pid)
 			if err := d.worker.Process.Kill(); err != nil {
 				return fmt.Errorf("kill the worker: %w", err)
@@ -135,13 +138,14 @@ func (d *demo) work(ctx context.Context, started func()) error {
 			if err == nil {
 				return nil
 			}
-			if !killed {
+			if killed.IsZero() {
 				return fmt.Errorf("the worker failed: %w\n%s", err, d.tail())
 			}
-			killed = false
 			if exited, err = d.start(ctx); err != nil {
 				return err
 			}
+			d.view.succeed(killed)
+			killed = time.Time{}
 			d.view.say("%s  a new worker, process %d: it takes over when the old lease has run out", time.Now().Format(time.TimeOnly), d.worker.Process.Pid)
 		case <-deadline.C:
 			_ = d.worker.Process.Kill()

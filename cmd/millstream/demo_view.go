@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -23,6 +24,10 @@ type view struct {
 	drawn  int // lines of the last frame
 	folder string
 	past   []sample // of the last seconds, for the rate
+	owned  bool     // a worker has owned partitions
+
+	mu     sync.Mutex // of the output and of what follows
+	killed time.Time  // when the worker was killed whose successor is waited for
 }
 
 // sample is how far the worker was at a time.
@@ -31,12 +36,16 @@ type sample struct {
 	records int64
 }
 
+// newView draws in place on a terminal that knows its size.
 func newView(out *os.File, folder string) *view {
-	return &view{out: out, live: term.IsTerminal(int(out.Fd())), folder: folder}
+	width, _, err := term.GetSize(int(out.Fd()))
+	return &view{out: out, live: err == nil && width > 0, folder: folder}
 }
 
 // say prints a line that stays.
 func (v *view) say(format string, args ...any) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.clear()
 	fmt.Fprintf(v.out, format+"\n", args...)
 }
@@ -59,7 +68,9 @@ func (v *view) watch(ctx context.Context, addr func() string) {
 	for {
 		select {
 		case <-ctx.Done():
+			v.mu.Lock()
 			v.clear()
+			v.mu.Unlock()
 			return
 		case <-ticker.C:
 			v.frame(fetchStatus(ctx, addr()))
@@ -88,20 +99,24 @@ func fetchStatus(ctx context.Context, addr string) *service.StatusReport {
 }
 
 func (v *view) frame(s *service.StatusReport) {
-	lines := []string{"worker: not answering (starting, or killed)"}
-	if s == nil {
+	line := "worker: not answering (starting, or killed)"
+	switch {
+	case s == nil:
 		v.past = nil
-	} else {
-		now, lag, held := time.Now(), "-", s.HeldBy
-		if !s.Frontier.IsZero() {
-			lag = fmt.Sprintf("%.1fs", now.Sub(s.Frontier).Seconds())
+	case len(s.Partitions) == 0:
+		line = "worker: owns nothing yet"
+		if v.owned {
+			line = "worker: waits until the killed one's lease has run out"
 		}
-		if held == "" {
-			held = "-"
+		v.past = nil
+	default:
+		v.owned = true
+		if killed := v.succeed(time.Time{}); !killed.IsZero() {
+			v.say("%s  it took over, %.1fs after the kill", time.Now().Format(time.TimeOnly), time.Since(killed).Seconds())
 		}
-		lines = []string{fmt.Sprintf("%7.0f records/s   %8d read   watermark %s behind, held by %s   %d open windows",
-			v.rate(sample{now, s.RecordsIn}), s.RecordsIn, lag, held, s.OpenWindows)}
+		line = v.progress(s)
 	}
+	lines := []string{line}
 	if v.live {
 		lines = append(lines, latestRows(v.folder, 5)...)
 		width, _, err := term.GetSize(int(v.out.Fd()))
@@ -111,9 +126,33 @@ func (v *view) frame(s *service.StatusReport) {
 			}
 		}
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.clear()
 	fmt.Fprintln(v.out, strings.Join(lines, "\n"))
 	v.drawn = len(lines)
+}
+
+// succeed sets when the worker was killed whose successor is waited for, and returns what was set before.
+func (v *view) succeed(killed time.Time) time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	before := v.killed
+	v.killed = killed
+	return before
+}
+
+// progress words what a worker that owns partitions has done.
+func (v *view) progress(s *service.StatusReport) string {
+	now := time.Now()
+	line := fmt.Sprintf("%7.0f records/s   %8d read   %d open windows", v.rate(sample{now, s.RecordsIn}), s.RecordsIn, s.OpenWindows)
+	if !s.Frontier.IsZero() {
+		line += fmt.Sprintf("   results out up to %.1fs ago", now.Sub(s.Frontier).Seconds())
+	}
+	if s.HeldBy != "" {
+		line += ", the next wait for " + strings.Replace(s.HeldBy, "shardId-00000000000", "shard ", 1)
+	}
+	return line
 }
 
 // rate is the throughput over the last three seconds.
