@@ -54,7 +54,11 @@ func run(ctx context.Context, input, state, output string) error {
 	if err != nil {
 		return err
 	}
-	p.Sinks = []stream.Sink{sink}
+	letters, err := blob.New(out, "dead-letter/")
+	if err != nil {
+		return err
+	}
+	p.Sinks, p.DeadLetter = []stream.Sink{sink}, letters
 
 	src, err := file.New(file.Options{Path: input, UntilEnd: true})
 	if err != nil {
@@ -78,7 +82,8 @@ func run(ctx context.Context, input, state, output string) error {
 		return err
 	}
 	// CloseTimeout is how long a drain may take. Which middlewares are safe is in package consumers.
-	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: 100 * time.Second}, watermill.NewSlogLogger(slog.Default()))
+	// The router would call the end of the file an error; what matters the engine says, through slog.
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: 100 * time.Second}, watermill.NopLogger{})
 	if err != nil {
 		return err
 	}
@@ -90,6 +95,7 @@ func run(ctx context.Context, input, state, output string) error {
 	if err != nil {
 		return err
 	}
-	slog.Info("ledger", "records_in", ledger.RecordsIn, "contributed", ledger.Contributed, "dead_lettered", ledger.DeadLettered, "rows_out", ledger.RowsOut)
+	slog.Info("ledger", "records_in", ledger.RecordsIn, "contributed", ledger.Contributed, "filtered", ledger.Filtered,
+		"late", ledger.Late, "dead_lettered", ledger.DeadLettered, "rows_out", ledger.RowsOut)
 	return nil
 }
