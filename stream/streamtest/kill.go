@@ -87,8 +87,8 @@ func killEverywhere[E, R any](t *testing.T, p *stream.Pipeline[E, R], records []
 			}
 		}
 	}
-	if killed < k.steps { // of twice as many
-		failures = append(failures, fmt.Sprintf("only %d kills in runs of %d steps", killed, k.steps))
+	if len(failures) == 0 && killed < k.steps {
+		failures = append(failures, fmt.Sprintf("this showed little: only %d of %d runs came to the step at which they were to die; do the pipeline's functions give the same answers each time?", killed, 2*k.steps))
 	}
 	return failures
 }
