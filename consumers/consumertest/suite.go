@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millstream/millstream/consumers"
@@ -42,18 +43,30 @@ const patience = 30 * time.Second
 // stream of its own; open registers with t.Cleanup what is to be undone.
 func Run(t *testing.T, open func(t *testing.T) *Stream) {
 	for _, c := range checks {
+		t.Run(c.name, func(t *testing.T) { c.try(t, open, 4*patience) })
+	}
+}
+
+// RunVirtual is Run for a driver that has to wait: every test is in a testing/synctest bubble of its own,
+// which open begins in.
+func RunVirtual(t *testing.T, open func(t *testing.T) *Stream) {
+	for _, c := range checks {
 		t.Run(c.name, func(t *testing.T) {
-			s := open(t)
-			if !c.applies(s) {
-				t.Logf("the stream has nothing to test this with")
-				return
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
-			defer cancel()
-			if err := c.run(ctx, s); err != nil {
-				t.Error(err)
-			}
+			synctest.Test(t, func(t *testing.T) { c.try(t, open, time.Hour) })
 		})
+	}
+}
+
+func (c *check) try(t *testing.T, open func(t *testing.T) *Stream, within time.Duration) {
+	s := open(t)
+	if !c.applies(s) {
+		t.Logf("the stream has nothing to test this with")
+		return
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	if err := c.run(ctx, s); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,9 +1,13 @@
 package kinesis
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
+	"net/http"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,6 +18,7 @@ import (
 	"github.com/millstream/millstream/consumers"
 	"github.com/millstream/millstream/consumers/consumertest"
 	fake "github.com/millstream/millstream/fakes/kinesis"
+	"github.com/millstream/millstream/stream"
 )
 
 // The conformance suite over the fake, with plain records and with aggregates of seven.
@@ -48,18 +53,8 @@ func TestConformance(t *testing.T) {
 				}
 				var throttle *fake.Injection
 				s := &consumertest.Stream{
-					Source: src,
-					Publish: func(shard string, data ...[]byte) error {
-						at, err := startOf(server, name, shard)
-						if err != nil {
-							return err
-						}
-						var records []fake.Record
-						for _, blob := range pack(packed, at, data) {
-							records = append(records, fake.Record{PartitionKey: "k", ExplicitHashKey: at, Data: blob})
-						}
-						return server.PutBatch(name, records)
-					},
+					Source:  src,
+					Publish: func(shard string, data ...[]byte) error { return publish(server, name, shard, packed, data) },
 					Again:   func() (consumers.Source, error) { return source(Options{}) },
 					Bounded: func() (consumers.Source, error) { return source(Options{UntilEnd: true}) },
 					End:     func(shard string) error { return server.Split(name, shard) },
@@ -86,6 +81,107 @@ func TestConformance(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The suite over subscriptions, in virtual time: a shard takes one every five seconds.
+func TestConformanceSubscribed(t *testing.T) {
+	for _, packed := range []int{1, 7} {
+		t.Run(fmt.Sprintf("packed=%d", packed), func(t *testing.T) {
+			consumertest.RunVirtual(t, func(t *testing.T) *consumertest.Stream {
+				b := newBed(t, fake.Options{MaxRecordBytes: 10 << 20})
+				b.do(b.server.CreateStream("two", 2))
+				b.register("two")
+				lines := &breaker{RoundTripper: b.web.Transport}
+				options := b.client.Options()
+				options.HTTPClient = &http.Client{Transport: lines}
+				b.client = awskinesis.New(options)
+				source := func(o Options) (consumers.Source, error) {
+					o.Stream, o.Client, o.Consumer, o.Logger = "two", b.client, consumer, slog.New(slog.DiscardHandler)
+					src, err := New(t.Context(), o)
+					return closing{src, b}, err
+				}
+				src, err := source(Options{})
+				b.do(err)
+				var throttle *fake.Injection
+				s := &consumertest.Stream{
+					Source:     src,
+					Publish:    func(shard string, data ...[]byte) error { return publish(b.server, "two", shard, packed, data) },
+					Again:      func() (consumers.Source, error) { return source(Options{}) },
+					Bounded:    func() (consumers.Source, error) { return source(Options{UntilEnd: true}) },
+					End:        func(shard string) error { return b.server.Split("two", shard) },
+					Disconnect: func() error { lines.cut(); return nil },
+					Throttle: func(on bool) error {
+						if !on {
+							throttle.Stop()
+							return nil
+						}
+						throttle = b.server.Inject(fake.Fault{Operation: callSubscribe, Code: fake.LimitExceeded, Times: -1})
+						lines.cut()
+						return nil
+					},
+					Missing: shardName(99),
+					Largest: 10<<20 - len("k"),
+				}
+				if packed > 1 {
+					s.Largest -= 200 // what an aggregate has around its data
+				}
+				return s
+			})
+		})
+	}
+}
+
+// closing closes the readers that the suite leaves open when its bubble ends.
+type closing struct {
+	consumers.Source
+	b *bed
+}
+
+func (c closing) Open(ctx context.Context, partition string, from stream.Position, tip string) (consumers.Reader, error) {
+	r, err := c.Source.Open(ctx, partition, from, tip)
+	if err == nil {
+		c.b.readers = append(c.b.readers, r)
+	}
+	return r, err
+}
+
+// breaker breaks connections on demand.
+type breaker struct {
+	http.RoundTripper
+	mu   sync.Mutex
+	open []io.Closer
+}
+
+func (l *breaker) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := l.RoundTripper.RoundTrip(r)
+	if err == nil {
+		l.mu.Lock()
+		l.open = append(l.open, resp.Body)
+		l.mu.Unlock()
+	}
+	return resp, err
+}
+
+func (l *breaker) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, body := range l.open {
+		body.Close()
+	}
+	l.open = nil
+}
+
+// publish writes records to a shard, n of them in one.
+func publish(server *fake.Server, name, shard string, packed int, data [][]byte) error {
+	at, err := startOf(server, name, shard)
+	if err != nil {
+		return err
+	}
+	var records []fake.Record
+	for _, blob := range pack(packed, at, data) {
+		records = append(records, fake.Record{PartitionKey: "k", ExplicitHashKey: at, Data: blob})
+	}
+	return server.PutBatch(name, records)
 }
 
 // startOf is a shard's first hash key, which routes a record to it.

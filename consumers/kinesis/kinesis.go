@@ -10,10 +10,12 @@
 //
 // A reader takes an iterator for its position and polls GetRecords: at once while it is behind, four
 // times a second at the tip. Iterators expire; a new one is taken for the position behind the last
-// record that was delivered. Throttling, lost connections and internal errors are waited out with
-// back-off and jitter, and counted. Aggregates of the Kinesis Producer Library are unpacked. When the
-// shard is closed and read to its end, the service hands out no further iterator, and the reader
-// reports the children that continue it.
+// record that was delivered. With Options.Consumer (enhanced fan-out) it calls SubscribeToShard instead
+// and is pushed events for up to five minutes, each of which says where the next subscription begins.
+// Throttling, lost connections and internal errors are waited out with back-off and jitter, and counted.
+// Aggregates of the Kinesis Producer Library are unpacked. When the shard is closed and read to its end,
+// the service hands out no further iterator, or an event names the children, and the reader reports
+// the children that continue it.
 //
 // # Positions
 //
@@ -49,7 +51,8 @@ import (
 
 // Options configures a Source. Only Stream is required.
 type Options struct {
-	// Stream is the stream's name or ARN. An ARN's region is used when Region is empty.
+	// Stream is the stream's name or ARN. An ARN names the region, and the account, which may be another
+	// than the credentials': every request carries it.
 	Stream string
 	// Region and Endpoint are as in cloud/aws.Options.
 	Region, Endpoint string
@@ -65,6 +68,11 @@ type Options struct {
 	// PollEvery is the wait between two polls of a shard that has nothing new. Default 250 ms. The
 	// service allows 5 calls a second for each shard, shared by all its readers.
 	PollEvery time.Duration
+	// Consumer is the name of a consumer that is registered with the stream: then shards are read by
+	// enhanced fan-out, 2 MB a second for this consumer alone, and not polled. Two pipelines need two
+	// consumers, since a second subscription ends the first. New waits up to a minute for one that is
+	// being created; one that is missing is an error that wraps ErrNoConsumer.
+	Consumer string
 	// Client is used instead of one made from Region and Endpoint. Its retries are switched off: the
 	// reader retries, so that throttling is seen and counted.
 	Client *awskinesis.Client
@@ -93,6 +101,9 @@ type api interface {
 	ListShards(context.Context, *awskinesis.ListShardsInput, ...func(*awskinesis.Options)) (*awskinesis.ListShardsOutput, error)
 	GetShardIterator(context.Context, *awskinesis.GetShardIteratorInput, ...func(*awskinesis.Options)) (*awskinesis.GetShardIteratorOutput, error)
 	GetRecords(context.Context, *awskinesis.GetRecordsInput, ...func(*awskinesis.Options)) (*awskinesis.GetRecordsOutput, error)
+	SubscribeToShard(context.Context, *awskinesis.SubscribeToShardInput, ...func(*awskinesis.Options)) (*awskinesis.SubscribeToShardOutput, error)
+	DescribeStreamConsumer(context.Context, *awskinesis.DescribeStreamConsumerInput, ...func(*awskinesis.Options)) (*awskinesis.DescribeStreamConsumerOutput, error)
+	DescribeStreamSummary(context.Context, *awskinesis.DescribeStreamSummaryInput, ...func(*awskinesis.Options)) (*awskinesis.DescribeStreamSummaryOutput, error)
 }
 
 // Source is one stream. It implements consumers.Source.
@@ -101,14 +112,17 @@ type Source struct {
 	api      api
 	stream   cloud.KinesisStream
 	region   string
+	consumer string // its ARN; empty: poll
 	start    startAt
 	paced    bool // keep below the service's limits from the first call on
 	logger   *slog.Logger
 	counters counters
 
-	mu     sync.Mutex
-	shards map[string]shard
-	began  time.Time // what "latest" means for readers without a tip
+	began time.Time // what "latest" means for readers without a tip
+
+	mu         sync.Mutex
+	shards     map[string]shard
+	subscribed map[string]time.Time // the last subscription to each shard
 }
 
 var _ consumers.Source = (*Source)(nil)
@@ -139,7 +153,7 @@ func parseStart(s string) (startAt, error) {
 // New makes a Source and asks the service for the stream once, so that a missing stream, a wrong
 // region, expired credentials or an unreachable endpoint is an error here.
 func New(ctx context.Context, o Options) (*Source, error) {
-	s := &Source{options: o, logger: o.Logger}
+	s := &Source{options: o, logger: o.Logger, subscribed: make(map[string]time.Time)}
 	if s.logger == nil {
 		s.logger = slog.Default()
 	}
@@ -150,8 +164,11 @@ func New(ctx context.Context, o Options) (*Source, error) {
 	if s.stream, err = cloud.ParseKinesisStream(o.Stream); err != nil {
 		return nil, fmt.Errorf("kinesis: %w", err)
 	}
-	if o.Region == "" {
-		o.Region = s.stream.Region
+	if of := s.stream.Region; of != "" {
+		if o.Region != "" && o.Region != of {
+			return nil, fmt.Errorf("kinesis: stream %s is in %s, as its ARN says, and not in %s: leave the region out", s.stream.Name, of, o.Region)
+		}
+		o.Region = of
 	}
 	if s.start, err = parseStart(o.Start); err != nil {
 		return nil, fmt.Errorf("kinesis: %w", err)
@@ -165,16 +182,34 @@ func New(ctx context.Context, o Options) (*Source, error) {
 		client = awskinesis.NewFromConfig(c)
 	}
 	s.api, s.region = client, client.Options().Region
+	if s.stream.Region != "" {
+		s.region = s.stream.Region
+	}
 	s.paced = !cloud.Options{Endpoint: aws.ToString(client.Options().BaseEndpoint)}.Local()
 	t, err := s.now(ctx)
 	if err != nil {
 		return nil, err
 	}
 	s.began = t.likely
+	if o.Consumer != "" {
+		if s.consumer, err = s.registered(ctx); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
 }
 
-// Identity names the stream for the plan: its region and name, however it was given.
+// feed makes what brings a shard's records.
+func (s *Source) feed(shard string) feed {
+	if s.consumer != "" {
+		return &subscription{src: s, shard: &shard}
+	}
+	return &polling{src: s, shard: &shard, paced: s.paced}
+}
+
+// Identity names the stream for the plan: its region and name, however it was given. The account is no
+// part of it, since a name does not tell it: another account's stream of the same name is told by its
+// sequence numbers.
 func (s *Source) Identity() string { return "kinesis://" + s.region + "/" + s.stream.Name }
 
 // Counters returns what has been met so far. Safe for concurrent use.
@@ -190,7 +225,7 @@ func (s *Source) Counters() Counters {
 // Close does nothing: a Source holds no goroutine, and its connections are the client's.
 func (s *Source) Close() error { return nil }
 
-// Open begins to read a shard behind from. The iterator is taken by the first Read.
+// Open begins to read a shard behind from. The service is asked by the first Read.
 func (s *Source) Open(ctx context.Context, partition string, from stream.Position, tip string) (consumers.Reader, error) {
 	if from.Token == "" && from.Number != 0 || from.Number < 0 {
 		return nil, fmt.Errorf("%s: position %s is not of a Kinesis stream", s.subject(partition), from)
@@ -203,7 +238,7 @@ func (s *Source) Open(ctx context.Context, partition string, from stream.Positio
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{src: s, shard: sh, next: from, until: m.until, paced: s.paced}
+	r := &reader{src: s, shard: sh, next: from, until: m.until, feed: s.feed(sh.partition.Name)}
 	switch {
 	case !s.start.latest:
 		r.from = s.start.at

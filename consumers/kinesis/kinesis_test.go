@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -24,29 +25,38 @@ import (
 // bed is a fake service with one stream, in a bubble of virtual time.
 type bed struct {
 	*testing.T
-	server *fake.Server
-	client *awskinesis.Client
+	server  *fake.Server
+	web     *http.Client
+	client  *awskinesis.Client
+	readers []consumers.Reader
 }
 
 // inBubble runs f against a fake service. All connections are in-memory, so that waiting costs nothing.
 func inBubble(t *testing.T, o fake.Options, f func(b *bed)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		server := fake.New(o)
-		web := server.Client()
-		client := awskinesis.New(awskinesis.Options{
-			Region: "us-east-1", BaseEndpoint: aws.String("http://127.0.0.1"), HTTPClient: cloud.Steady(web),
-			Credentials: credentials.NewStaticCredentialsProvider("any", "any", ""),
-		})
-		defer func() {
-			web.CloseIdleConnections()
-			server.Close()
-			synctest.Wait()
-		}()
-		b := &bed{t, server, client}
-		b.do(server.CreateStream("s", 1))
-		f(b)
+	synctest.Test(t, func(t *testing.T) { f(newBed(t, o)) })
+}
+
+// newBed makes one in the bubble of t, and undoes it with t.
+func newBed(t *testing.T, o fake.Options) *bed {
+	t.Helper()
+	server := fake.New(o)
+	web := server.Client()
+	client := awskinesis.New(awskinesis.Options{
+		Region: "us-east-1", BaseEndpoint: aws.String("http://127.0.0.1"), HTTPClient: cloud.Steady(web),
+		Credentials: credentials.NewStaticCredentialsProvider("any", "any", ""),
 	})
+	b := &bed{T: t, server: server, web: web, client: client}
+	t.Cleanup(func() {
+		for _, r := range b.readers {
+			r.Close()
+		}
+		web.CloseIdleConnections()
+		server.Close()
+		synctest.Wait()
+	})
+	b.do(server.CreateStream("s", 1))
+	return b
 }
 
 func (b *bed) do(err error) {
@@ -61,7 +71,9 @@ func (b *bed) source(o Options) *Source {
 	if o.Stream == "" {
 		o.Stream = "s"
 	}
-	o.Client, o.Logger = b.client, slog.New(slog.DiscardHandler)
+	if o.Client = b.client; o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	s, err := New(b.Context(), o)
 	b.do(err)
 	return s
@@ -71,6 +83,7 @@ func (b *bed) open(s *Source, shard string, from stream.Position, tip string) co
 	b.Helper()
 	r, err := s.Open(b.Context(), shard, from, tip)
 	b.do(err)
+	b.readers = append(b.readers, r)
 	return r
 }
 

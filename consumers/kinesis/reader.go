@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
 	cloud "github.com/millstream/millstream/cloud/aws"
@@ -23,16 +22,48 @@ const (
 	// patience is how long a reader waits out failures in a row before it returns the last.
 	patience = 2 * time.Minute
 
-	// Limits of a shard (Kinesis Data Streams quotas): 5 GetRecords calls and 2 MB a second.
-	paceCalls = 210 * time.Millisecond
-	paceBytes = 2 << 20
 	// warnEvery is how many failures in a row make one warning: about one a minute.
 	warnEvery = 15
 	// clockSlack is how far our clock may be ahead of the service's before it is worth an error.
 	clockSlack = 5 * time.Second
-	// eagerEmpty is the least wait after a reply that held nothing and yet says there is more.
-	eagerEmpty = 20 * time.Millisecond
 )
+
+// feed brings a shard's replies, one behind the other: [polling] asks for them, [subscription] is sent
+// them. One goroutine at a time.
+type feed interface {
+	// receive waits for the reply that follows the last one. When there is none, or the service has
+	// forgotten it, the feed begins at p. An error is a *callError, or the context's; afterwards receive
+	// may be called again, and goes on where it was.
+	receive(ctx context.Context, p place) (reply, error)
+	// close gives back what the feed holds at the service. It may be called more than once.
+	close()
+}
+
+// reply is what the service said at once. It may hold nothing.
+type reply struct {
+	records  []types.Record
+	began    bool               // the feed has begun at the place it was given
+	caughtUp bool               // nothing was behind the records
+	asked    clock              // the service's time when this was found out, or earlier
+	ended    bool               // nothing follows, ever: the shard is closed
+	children []types.ChildShard // of a shard that has ended, when the service names them
+}
+
+// place is where a feed begins.
+type place struct {
+	kind     types.ShardIteratorType
+	sequence *string    // for AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER
+	at       *time.Time // for AT_TIMESTAMP
+}
+
+// callError is an error of one call of the service.
+type callError struct {
+	call string
+	err  error
+}
+
+func (e *callError) Error() string { return e.call + ": " + e.err.Error() }
+func (e *callError) Unwrap() error { return e.err }
 
 // reader reads one shard. One goroutine at a time.
 type reader struct {
@@ -42,27 +73,38 @@ type reader struct {
 	until time.Time       // records that arrived then or later are not read; zero: read for ever
 	next  stream.Position // behind the last record delivered
 	state stream.ReaderState
-	paced bool // the service limits the rate, so keep below its limits
 
-	iterator *string
+	feed     feed
 	resuming bool           // the first record to come should be the one at next
 	raw      []types.Record // of the last reply, not delivered yet
 	units    []userRecord   // of raw[0] when it is an aggregate that was begun
+	caughtUp bool           // nothing was behind the last reply
 	closed   bool           // the last reply was the shard's last
 	told     []types.ChildShard
 	finished *stream.PartitionEnd
 
-	due      time.Time // of the next call
+	due      time.Time // of the next try
 	failures int       // in a row
 	failing  time.Time // since when
 	refused  int       // iterators in a row that could not be read
 }
 
-// Close does nothing; a reader holds no resources between two Reads.
-func (r *reader) Close() error { return nil }
+// Close gives back what the service keeps for the reader.
+func (r *reader) Close() error {
+	r.feed.close()
+	return nil
+}
 
 // Read returns what comes next, as consumers.Reader says. Behind an end it returns the end again.
 func (r *reader) Read(ctx context.Context) (consumers.Fetch, error) {
+	f, err := r.read(ctx)
+	if err != nil || f.End != nil {
+		r.feed.close()
+	}
+	return f, err
+}
+
+func (r *reader) read(ctx context.Context) (consumers.Fetch, error) {
 	for {
 		if len(r.raw) > 0 {
 			records, err := r.unpack()
@@ -71,6 +113,9 @@ func (r *reader) Read(ctx context.Context) (consumers.Fetch, error) {
 			}
 			if len(records) > 0 {
 				r.state = stream.Reading
+				if r.caughtUp && len(r.raw) == 0 {
+					r.state = stream.CaughtUp
+				}
 				return consumers.Fetch{Records: records, Next: r.next, State: r.state}, nil
 			}
 			continue
@@ -85,7 +130,7 @@ func (r *reader) Read(ctx context.Context) (consumers.Fetch, error) {
 		if r.finished != nil {
 			return consumers.Fetch{Next: r.next, State: stream.CaughtUp, End: r.finished}, nil
 		}
-		state, err := r.poll(ctx)
+		state, err := r.receive(ctx)
 		if err != nil {
 			return consumers.Fetch{}, err
 		}
@@ -185,100 +230,60 @@ func (r *reader) drop() {
 	r.raw, r.units = r.raw[1:], nil
 }
 
-// poll waits until a call is due, makes it, and takes in the reply.
-func (r *reader) poll(ctx context.Context) (stream.ReaderState, error) {
+// receive waits until the next try is due, takes in a reply, and says in which state the reader is.
+func (r *reader) receive(ctx context.Context) (stream.ReaderState, error) {
 	if err := cloud.Sleep(ctx, time.Until(r.due)); err != nil {
 		return 0, err
 	}
-	if r.iterator == nil {
-		if err := r.acquire(ctx); err != nil {
-			return r.failed(ctx, "GetShardIterator", err)
-		}
-	}
-	began := time.Now()
-	bounded, cancel := context.WithTimeout(ctx, callTimeout)
-	out, err := r.src.api.GetRecords(bounded, &awskinesis.GetRecordsInput{ShardIterator: r.iterator, StreamARN: r.src.stream.ARN}, once)
-	cancel()
+	in, err := r.feed.receive(ctx, r.place())
 	if err != nil {
-		return r.failed(ctx, "GetRecords", err)
+		return r.failed(ctx, err)
 	}
 	r.failures, r.refused = 0, 0
-	r.iterator, r.raw = out.NextShardIterator, out.Records
-	if aws.ToString(r.iterator) == "" {
-		r.iterator, r.closed, r.told = nil, true, out.ChildShards
+	r.raw, r.caughtUp, r.closed, r.told = in.records, in.caughtUp, in.ended, in.children
+	if in.began {
+		r.resuming = r.next.Token != ""
 	}
-	atTip := aws.ToInt64(out.MillisBehindLatest) == 0
-	r.pace(began, atTip)
-	if len(r.raw) > 0 || !atTip {
-		// A reply with records may be cut short and still say that nothing is behind it (kinesalite
-		// does), so only an empty one proves that the reader has caught up.
+	if !r.caughtUp {
 		return stream.Reading, nil
 	}
-	if !r.until.IsZero() && !r.closed && !clockOf(out.ResultMetadata, began).from.Before(r.until) {
+	if len(r.raw) == 0 && !r.until.IsZero() && !r.closed && !in.asked.from.Before(r.until) {
 		r.finished = &stream.PartitionEnd{}
 	}
 	return stream.CaughtUp, nil
 }
 
-// pace sets when the next call is due: at once while behind, later at the tip, and never beyond the
-// service's limits where it has some.
-func (r *reader) pace(began time.Time, atTip bool) {
-	wait := time.Duration(0)
-	switch {
-	case atTip:
-		wait = r.src.options.PollEvery
-	case len(r.raw) == 0:
-		wait = eagerEmpty
-	}
-	if r.paced {
-		size := 0
-		for i := range r.raw {
-			size += len(r.raw[i].Data) + len(aws.ToString(r.raw[i].PartitionKey))
-		}
-		wait = max(wait, paceCalls, time.Duration(float64(size)/paceBytes*float64(time.Second)))
-	}
-	r.due = began.Add(wait)
-}
-
-// acquire takes an iterator for what follows r.next.
-func (r *reader) acquire(ctx context.Context) error {
-	in := &awskinesis.GetShardIteratorInput{
-		StreamARN: r.src.stream.ARN, StreamName: r.src.stream.NameOnly(), ShardId: &r.shard.partition.Name,
-	}
+// place is where a feed begins for what follows r.next.
+func (r *reader) place() place {
 	switch {
 	case r.next.Token != "":
 		// At the last record delivered rather than behind it: an aggregate may be half done, and if it
 		// is not there any more, what followed it may have expired too.
-		in.ShardIteratorType, in.StartingSequenceNumber = types.ShardIteratorTypeAtSequenceNumber, &r.next.Token
+		return place{kind: types.ShardIteratorTypeAtSequenceNumber, sequence: &r.next.Token}
 	case !r.from.IsZero():
 		// For a shard opened by a reshard after from this is its first record; for an older one it
 		// leaves out what the user does not want, whatever its parents are.
-		in.ShardIteratorType, in.Timestamp = types.ShardIteratorTypeAtTimestamp, &r.from
-	default:
-		in.ShardIteratorType = types.ShardIteratorTypeTrimHorizon
+		return place{kind: types.ShardIteratorTypeAtTimestamp, at: &r.from}
 	}
-	bounded, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	out, err := r.src.api.GetShardIterator(bounded, in, once)
-	if err != nil {
-		return err
-	}
-	if r.iterator = out.ShardIterator; aws.ToString(r.iterator) == "" {
-		return errNoIterator
-	}
-	r.resuming = r.next.Token != ""
-	return nil
+	return place{kind: types.ShardIteratorTypeTrimHorizon}
 }
 
-var errNoIterator = errors.New("the service returned no iterator")
-
 // failed decides what an error means: nil when the reader goes on later, in the returned state.
-func (r *reader) failed(ctx context.Context, what string, err error) (stream.ReaderState, error) {
+func (r *reader) failed(ctx context.Context, err error) (stream.ReaderState, error) {
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
+	what := "reading"
+	var of *callError
+	if errors.As(err, &of) {
+		what, err = of.call, of.err
+	}
+	begins := what != callGetRecords
 	kind := classify(err)
-	if kind == invalid && what == "GetShardIterator" && r.next.Token == "" && time.Since(r.from) < clockSlack {
+	if what == callSubscribe && inUse(err) {
+		kind = throttled // asked again within the respite, by us or by who read the shard before
+	}
+	if kind == invalid && begins && r.next.Token == "" && time.Since(r.from) < clockSlack {
 		kind = transient // "latest" a moment ahead of the service's clock
 	}
 	r.src.count(kind)
@@ -288,7 +293,7 @@ func (r *reader) failed(ctx context.Context, what string, err error) (stream.Rea
 	case invalid:
 		// A server that was restarted cannot read the iterators of before; a position that does not
 		// fit the shard stays wrong.
-		if what != "GetRecords" || r.refused > 2 {
+		if begins || r.refused > 2 {
 			if r.next.Token != "" {
 				err = fmt.Errorf("the stream was made anew, or the state is another stream's: %w", err)
 			}
@@ -297,7 +302,6 @@ func (r *reader) failed(ctx context.Context, what string, err error) (stream.Rea
 		r.refused++
 		fallthrough
 	case expired:
-		r.iterator = nil
 		r.src.counters.reacquired.Add(1)
 		r.src.logger.Debug("iterator expired: taking a new one", "stream", r.src.stream.Name, "shard", r.shard.partition.Name, "position", r.next.String())
 		return r.state, nil
@@ -312,15 +316,14 @@ func (r *reader) failed(ctx context.Context, what string, err error) (stream.Rea
 	}
 	wait := cloud.Backoff(r.failures)
 	r.due = time.Now().Add(wait)
-	if kind == throttled {
-		r.paced = true
-		return stream.Throttled, nil
-	}
 	level := slog.LevelDebug
-	if r.failures%warnEvery == 1 {
+	if kind != throttled && r.failures%warnEvery == 1 {
 		level = slog.LevelWarn
 	}
 	r.src.logger.Log(ctx, level, "reading failed: trying again", "stream", r.src.stream.Name, "shard", r.shard.partition.Name, "call", what, "in", wait, "error", err)
+	if kind == throttled {
+		return stream.Throttled, nil
+	}
 	return stream.Reading, nil
 }
 
@@ -330,7 +333,9 @@ func (r *reader) gone(ctx context.Context, what string, err error) error {
 	if listErr != nil {
 		return listErr
 	}
-	if _, ok := shards[r.shard.partition.Name]; ok {
+	if _, ok := shards[r.shard.partition.Name]; ok && what == callSubscribe {
+		return fmt.Errorf("%s: consumer %s is not registered any more: %w", r.subject(), r.src.options.Consumer, err)
+	} else if ok {
 		return fmt.Errorf("%s: %s: %w", r.subject(), what, err)
 	}
 	return fmt.Errorf("%s: %w: %w", r.subject(), stream.ErrPartitionGone, err)
