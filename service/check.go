@@ -135,6 +135,10 @@ func (s *Settings) access() []string {
 			} else {
 				lines = append(lines, "kinesis:PutRecords on stream "+l.rest)
 			}
+		case "eventhubs":
+			if read {
+				lines = append(lines, "Azure Event Hubs Data Receiver on event hub "+l.rest)
+			}
 		case "s3":
 			lines = append(lines, "s3:PutObject, s3:GetObject, s3:DeleteObject on "+l.rest+"/*, s3:ListBucket on "+name)
 		case "gs":

@@ -47,7 +47,9 @@ func (s *QuerySettings) Compile() (*query.Query, error) {
 }
 
 // stampsArrivals reports whether the source says when it received a record.
-func (s *Settings) stampsArrivals() bool { return strings.HasPrefix(s.Source, "kinesis:") }
+func (s *Settings) stampsArrivals() bool {
+	return strings.HasPrefix(s.Source, "kinesis:") || strings.HasPrefix(s.Source, "eventhubs:")
+}
 
 // RunQuery compiles the query and runs it; see Run.
 func RunQuery(ctx context.Context, s *QuerySettings, stderr io.Writer) error {

@@ -60,7 +60,7 @@ func run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, s
 	if err := serveHTTP(ctx, s, group, logger); err != nil {
 		return err
 	}
-	sub, err := consumers.New(consumers.Config{Source: w.source, Group: group, Logger: logger})
+	sub, err := consumers.New(consumers.Config{Source: w.source.Source, Group: group, Logger: logger})
 	if err != nil {
 		return err
 	}

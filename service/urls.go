@@ -70,7 +70,7 @@ func (l location) only(known ...string) error {
 }
 
 var schemes = map[string][]string{
-	"--source":      {"file", "stdin", "kinesis"},
+	"--source":      {"file", "stdin", "kinesis", "eventhubs"},
 	"--sink":        {"file", "stdout", "kinesis", "s3", "gs", "azblob"},
 	"--dead-letter": {"file", "stdout", "kinesis", "s3", "gs", "azblob"},
 }
@@ -127,6 +127,8 @@ func openSource(ctx context.Context, s *Settings, logger *slog.Logger) (openedSo
 			return openedSource{}, unusable("--source", err, "%v")
 		}
 		return openedSource{Source: src, network: true, outOfOrder: 5 * time.Second}, nil
+	case "eventhubs":
+		return openEventHubs(ctx, l, s, logger)
 	}
 	return openedSource{}, l.unknown()
 }

@@ -22,7 +22,7 @@ func main() {
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "millstream",
-		Short: "Right windowed totals from Kinesis and files, with only a bucket for state",
+		Short: "Right windowed totals from Kinesis, Event Hubs and files, with only a bucket for state",
 		Long: `Millstream reads a partitioned stream, aggregates it per key in event-time windows, and delivers
 rows that are right whatever is killed meanwhile. Its only state service is a bucket or a folder.
 
