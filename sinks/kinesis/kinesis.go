@@ -12,9 +12,7 @@
 package kinesis
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -25,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
 	cloud "github.com/millstream/millstream/cloud/aws"
+	"github.com/millstream/millstream/sinks"
 	"github.com/millstream/millstream/stream"
 )
 
@@ -103,7 +102,7 @@ func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []strea
 		}
 		rowID := prefix + strconv.Itoa(i)
 		e := entry{at: i, record: types.PutRecordsRequestEntry{
-			Data:         withID(rows[i].Data, rowID),
+			Data:         sinks.WithID(rows[i].Data, rowID),
 			PartitionKey: aws.String(partitionKey(rows[i].Key, rowID)),
 		}}
 		if why := s.putter.tooLarge(&e); why != "" {
@@ -138,26 +137,4 @@ func (s *Sink) resume(id stream.CheckpointID, n int) []bool {
 		stored = make([]bool, n)
 	}
 	return stored
-}
-
-// withID returns the row's object with _id as its first field. A row that has an _id of its own, from
-// the stream it was read from, keeps that; a row that is no object is left alone.
-func withID(row []byte, id string) []byte {
-	if len(row) < 2 || row[0] != '{' {
-		return bytes.Clone(row)
-	}
-	rest := bytes.TrimLeft(row[1:], " \t\r\n")
-	if bytes.Contains(row, []byte(`"_id"`)) {
-		var fields map[string]json.RawMessage
-		if json.Unmarshal(row, &fields) == nil && fields["_id"] != nil {
-			return bytes.Clone(row)
-		}
-	}
-	quoted, _ := json.Marshal(id) // a string has no way to fail
-	out := make([]byte, 0, len(row)+len(quoted)+8)
-	out = append(append(out, `{"_id":`...), quoted...)
-	if len(rest) > 0 && rest[0] != '}' {
-		out = append(out, ',')
-	}
-	return append(out, rest...)
 }

@@ -325,25 +325,6 @@ func TestPartitionKey(t *testing.T) {
 	}
 }
 
-func TestWithID(t *testing.T) {
-	for in, want := range map[string]string{
-		`{}`:                        `{"_id":"i"}`,
-		`{ }`:                       `{"_id":"i"}`,
-		`{"a":1}`:                   `{"_id":"i","a":1}`,
-		`{ "a":1}`:                  `{"_id":"i","a":1}`,
-		`{"_id":"other","a":1}`:     `{"_id":"other","a":1}`,
-		`{"a":"\"_id\"","b":"_id"}`: `{"_id":"i","a":"\"_id\"","b":"_id"}`,
-		`{"a":{"_id":1}}`:           `{"_id":"i","a":{"_id":1}}`,
-		`[1]`:                       `[1]`,
-		``:                          ``,
-	} {
-		got := string(withID([]byte(in), "i"))
-		if got != want || want != "" && !json.Valid([]byte(got)) {
-			t.Errorf("%s: %s", in, got)
-		}
-	}
-}
-
 func TestPublish(t *testing.T) {
 	inBubble(t, fake.Options{}, func(b *bed) {
 		p, err := NewPublisher(b.Context(), PublisherOptions{Client: b.client, Logger: slog.New(slog.DiscardHandler)})
