@@ -1,9 +1,12 @@
 package kinesis
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -15,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
 	cloud "github.com/millstream/millstream/cloud/aws"
 	"github.com/millstream/millstream/consumers"
@@ -241,15 +245,113 @@ func TestBadOptions(t *testing.T) {
 	})
 }
 
+// Every request for a stream that was given by its ARN names it by that, so that it may be another
+// account's, in the ARN's region. The plan's name for it is the same as by name.
 func TestARN(t *testing.T) {
-	inBubble(t, fake.Options{}, func(b *bed) {
+	const arn = "arn:aws:kinesis:eu-west-1:210987654321:stream/s"
+	inBubble(t, fake.Options{Region: "eu-west-1", AccountID: "210987654321"}, func(b *bed) {
 		b.put("k", "1")
-		s := b.source(Options{Stream: "arn:aws:kinesis:us-east-1:000000000000:stream/s"})
+		asked := make(map[string]bool)
+		options := b.client.Options()
+		options.Region = "eu-west-1"
+		options.HTTPClient = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			body, err := io.ReadAll(r.Body)
+			b.do(err)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			var in struct{ StreamARN, StreamName, ConsumerARN string }
+			b.do(json.Unmarshal(body, &in))
+			operation := strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "Kinesis_20131202.")
+			asked[operation] = true
+			if in.StreamARN != arn && !strings.HasPrefix(in.ConsumerARN, arn+"/consumer/fan:") || in.StreamName != "" {
+				b.Errorf("%s: %s", operation, body)
+			}
+			return b.web.Transport.RoundTrip(r)
+		})}
+		plain := b.client.Options()
+		plain.Region = "eu-west-1"
+		b.client = awskinesis.New(plain)
+		named := b.source(Options{})
+		b.client = awskinesis.New(options)
+		s := b.source(Options{Stream: arn})
 		b.want(b.read(b.open(s, shard0, stream.Position{}, ""), 1), "1")
-		if s.Identity() != b.source(Options{}).Identity() {
-			b.Fatal("the same stream has two identities")
+		if _, err := b.client.RegisterStreamConsumer(b.Context(), &awskinesis.RegisterStreamConsumerInput{StreamARN: aws.String(arn), ConsumerName: aws.String(consumer)}); err != nil {
+			b.Fatal(err)
+		}
+		b.want(b.read(b.open(b.fan(Options{Stream: arn}), shard0, stream.Position{}, ""), 1), "1")
+		for _, operation := range []string{"ListShards", "GetShardIterator", "GetRecords", "DescribeStreamConsumer", "SubscribeToShard"} {
+			if !asked[operation] {
+				b.Errorf("%s was not asked", operation)
+			}
+		}
+		if s.Identity() != "kinesis://eu-west-1/s" || named.Identity() != s.Identity() {
+			b.Errorf("identities %s and %s", s.Identity(), named.Identity())
+		}
+		if _, err := New(b.Context(), Options{Stream: arn, Region: "us-east-1", Client: b.client}); err == nil || !strings.Contains(err.Error(), "is in eu-west-1, as its ARN says, and not in us-east-1") {
+			b.Error(err)
 		}
 	})
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// An on-demand stream has no number of shards: it grows under its readers, and what they were told of
+// where to start holds for the shards that come, polled and by subscription.
+func TestOnDemand(t *testing.T) {
+	for name, by := range map[string]string{"polled": "", "by subscription": consumer} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, fake.Options{}, func(b *bed) {
+				_, err := b.client.CreateStream(b.Context(), &awskinesis.CreateStreamInput{StreamName: aws.String("grows"),
+					StreamModeDetails: &types.StreamModeDetails{StreamMode: types.StreamModeOnDemand}})
+				b.do(err)
+				b.register("grows")
+				put := func(from, n int) {
+					for i := from; i < from+n; i++ {
+						_, _, err := b.server.Put("grows", fmt.Sprint("key", i), fmt.Append(nil, i))
+						b.do(err)
+					}
+				}
+				put(0, 50)
+				<-time.After(time.Minute)
+				start := time.Now()
+				put(50, 50)
+				s := b.source(Options{Stream: "grows", Consumer: by, Start: start.Format(time.RFC3339Nano)})
+				ps, err := s.Partitions(b.Context())
+				b.do(err)
+				if len(ps) != 4 {
+					b.Fatalf("%d shards", len(ps))
+				}
+				for i := range 2 {
+					b.do(b.server.Split("grows", shardName(i)))
+				}
+				put(100, 100)
+				seen := make(map[string]int)
+				for len(ps) > 0 { // children join behind their parents
+					r := b.open(s, ps[0].Name, stream.Position{}, "")
+					ps = ps[1:]
+					var f consumers.Fetch
+					for f.State != stream.CaughtUp {
+						f = b.fetch(r)
+						for _, text := range texts(f.Records) {
+							seen[text]++
+						}
+					}
+					if f.End != nil {
+						ps = append(ps, f.End.Children...)
+					}
+				}
+				if len(seen) != 150 {
+					b.Fatalf("%d records", len(seen))
+				}
+				for i := 50; i < 200; i++ {
+					if seen[fmt.Sprint(i)] != 1 {
+						b.Fatalf("record %d came %d times", i, seen[fmt.Sprint(i)])
+					}
+				}
+			})
+		})
+	}
 }
 
 func TestPartitionsPages(t *testing.T) {

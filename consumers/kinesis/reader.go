@@ -113,7 +113,7 @@ func (r *reader) read(ctx context.Context) (consumers.Fetch, error) {
 			}
 			if len(records) > 0 {
 				r.state = stream.Reading
-				if r.caughtUp && len(r.raw) == 0 {
+				if r.caughtUp && !r.closed && len(r.raw) == 0 {
 					r.state = stream.CaughtUp
 				}
 				return consumers.Fetch{Records: records, Next: r.next, State: r.state}, nil

@@ -19,23 +19,25 @@ import (
 // The real engine reads a stream that splits and merges, while owners are lost and drained, iterators
 // expire and calls fail: every record of every key arrives once, in the order in which it was written,
 // across shards. Live, the reshards happen under the readers; as a backlog, all shards but one are
-// closed when reading begins.
+// closed when reading begins. Polled, and by subscription.
 func TestOrderAcrossReshard(t *testing.T) {
 	for name, live := range map[string]bool{"live": true, "backlog": false} {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, fake.Options{}, func(b *bed) {
-				if err := b.reshard(live, func(s *Source) consumers.Source { return s }); err != nil {
-					b.Fatal(err)
-				}
+		for feed, by := range map[string]string{"": "", " by subscription": consumer} {
+			t.Run(name+feed, func(t *testing.T) {
+				inFan(t, fake.Options{}, func(b *bed) {
+					if err := b.reshard(live, by, func(s *Source) consumers.Source { return s }); err != nil {
+						b.Fatal(err)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 
 // The negative control: without parents, children are read beside them, and the order is gone.
 func TestOrderNeedsParents(t *testing.T) {
 	inBubble(t, fake.Options{}, func(b *bed) {
-		err := b.reshard(false, func(s *Source) consumers.Source { return childless{s} })
+		err := b.reshard(false, "", func(s *Source) consumers.Source { return childless{s} })
 		if err == nil || !strings.Contains(err.Error(), "is number") {
 			b.Fatalf("a source that hides which shard continues which: %v", err)
 		}
@@ -100,8 +102,16 @@ func (d *delivered) Deliver(_ context.Context, id stream.CheckpointID, rows []st
 
 // reshard writes plain records and aggregates, reshards and disturbs meanwhile, and returns what is
 // wrong with what the sink saw.
-func (b *bed) reshard(live bool, wrap func(*Source) consumers.Source) error {
+func (b *bed) reshard(live bool, by string, wrap func(*Source) consumers.Source) error {
 	const keys, each = 8, 250
+	operation := callGetRecords
+	if by != "" {
+		operation = callSubscribe
+	}
+	faults := 3
+	if !live { // they all hit the first shard, one behind the other
+		faults = 1
+	}
 	sink := &delivered{ids: make(map[stream.CheckpointID]bool), keys: make(map[string][]int), full: make(chan struct{}), want: keys * each}
 	type numbered struct {
 		key string
@@ -123,7 +133,7 @@ func (b *bed) reshard(live bool, wrap func(*Source) consumers.Source) error {
 		CheckpointEvery: 700 * time.Millisecond,
 		Logger:          quiet,
 	}
-	src := b.source(Options{})
+	src := b.source(Options{Consumer: by})
 	logs := consumertest.NewLogs()
 	sub, err := consumers.New(consumers.Config{Source: wrap(src), Group: logs.Group(), BatchRecords: 50, Logger: quiet})
 	b.do(err)
@@ -161,9 +171,9 @@ func (b *bed) reshard(live bool, wrap func(*Source) consumers.Source) error {
 		case 7:
 			b.server.ExpireIterators()
 		case 17:
-			b.server.Inject(fake.Fault{Operation: "GetRecords", CutReply: true, Times: 3})
+			b.server.Inject(fake.Fault{Operation: operation, CutReply: true, Times: faults})
 		case 27:
-			b.server.Inject(fake.Fault{Operation: "GetRecords", Code: fake.ProvisionedThroughputExceeded, Times: 3})
+			b.server.Inject(fake.Fault{Operation: operation, Code: fake.ProvisionedThroughputExceeded, Times: faults})
 		case 37:
 			for i := range 7 {
 				if (n+i)%2 == 0 {
@@ -189,7 +199,7 @@ func (b *bed) reshard(live bool, wrap func(*Source) consumers.Source) error {
 	timeout := time.After(10 * time.Minute)
 	select {
 	case <-sink.full:
-		<-time.After(time.Minute) // for whatever comes twice
+		<-time.After(20 * time.Second) // for whatever comes twice
 	case <-timeout:
 	}
 	b.do(sub.Close())
@@ -210,7 +220,7 @@ func (b *bed) reshard(live bool, wrap func(*Source) consumers.Source) error {
 			return fmt.Errorf("%s did not end: %+v", shardName(i), e)
 		}
 	}
-	if c := src.Counters(); live && c.Reacquired == 0 || c.Retried == 0 || c.Throttled == 0 || c.Deaggregated == 0 {
+	if c := src.Counters(); live && by == "" && c.Reacquired == 0 || by == "" && c.Retried == 0 || c.Throttled == 0 || c.Deaggregated == 0 {
 		return fmt.Errorf("a fault that was meant to happen did not: %+v", c)
 	}
 	return nil
