@@ -342,7 +342,7 @@ func (r *run) drainAll() {
 
 // clock is the smallest wall clock of the live members (M5).
 func (r *run) clock() time.Time {
-	now := time.Now()
+	now := r.s.cfg.WallClock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range r.clocks {

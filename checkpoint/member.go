@@ -66,7 +66,7 @@ func (m *member) write(ctx context.Context) error {
 	began := m.s.boot()
 	m.mu.Lock()
 	m.beat++
-	h := heartbeat{ID: m.id, Beat: m.beat, Clock: time.Now().UTC(), Partitions: make(map[string]stream.Status, len(m.leases))}
+	h := heartbeat{ID: m.id, Beat: m.beat, Clock: m.s.cfg.WallClock().UTC(), Partitions: make(map[string]stream.Status, len(m.leases))}
 	for a := range m.leases {
 		if s := a.Status(); s != nil {
 			h.Partitions[a.Partition] = *s

@@ -43,6 +43,9 @@ type Config struct {
 	// BootTime is a clock that also runs while the machine is suspended (A4). Default
 	// CLOCK_BOOTTIME where there is one. A simulation in virtual time sets its own.
 	BootTime func() time.Duration
+	// WallClock is what this process takes for the time of day (M5). Default time.Now. A simulation of
+	// machines that disagree sets its own.
+	WallClock func() time.Time
 
 	rules rules
 }
@@ -85,6 +88,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
+	}
+	if cfg.WallClock == nil {
+		cfg.WallClock = time.Now
 	}
 	if cfg.BootTime == nil {
 		cfg.BootTime = bootTime

@@ -213,6 +213,7 @@ type gate struct {
 	writes  int
 	died    chan struct{}
 	frozen  time.Duration // how long it was paused on a boot clock that stands still then
+	skew    time.Duration // how far its wall clock is ahead of the others'
 	missing int           // how many readings of a slice's object still find nothing
 	faults  *faults
 }
@@ -354,7 +355,7 @@ func (w *world) launch(p *stream.Pipeline[int64, sum], g *gate) *instance {
 
 func (w *world) serve(ctx context.Context, p *stream.Pipeline[int64, sum], g *gate) error {
 	cfg := checkpoint.Config{Bucket: streamtest.Disturb(w.bucket, g.decide), Name: "sim", Plan: append(stream.Plan{{Name: "--source", Value: "script"}}, p.Plan()...), Checked: true, Logger: p.Logger, Keep: 2,
-		BootTime: func() time.Duration { return g.bootTime(w.start) }}
+		BootTime: func() time.Duration { return g.bootTime(w.start) }, WallClock: func() time.Time { return time.Now().Add(g.skew) }}
 	if w.source != nil {
 		cfg.DedupeFor = 10 * time.Minute
 	}
