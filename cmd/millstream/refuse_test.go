@@ -65,7 +65,7 @@ func TestSettingsAreRefused(t *testing.T) {
 		{"no source", run(), "", "--source: is missing: give a URL or a path"},
 		{"no sink", run("--source", "in.ndjson"), "", "--sink: is missing: results would go nowhere. Try --sink stdout: or --sink ./out"},
 		{"no such file", run("--source", "nothing.ndjson", "--sink", "out"), "", "--source: …/nothing.ndjson: no such file or folder"},
-		{"unknown source", run("--source", "kafka://x", "--sink", "out"), "", "--source: kafka://x: unknown kind kafka: it is one of file, kinesis, stdin"},
+		{"unknown source", run("--source", "kafka://x", "--sink", "out"), "", "--source: kafka://x: unknown kind kafka: it is one of eventhubs, file, kinesis, stdin"},
 		{"misspelt source", run("--source", "kinessis://x", "--sink", "out"), "", "--source: kinessis://x: unknown kind kinessis: did you mean kinesis?"},
 		{"source's parameter", run("--source", "kinesis://x?regin=y", "--sink", "out"), "", "--source: kinesis://x?regin=y: has no parameter regin: did you mean region?"},
 		{"file's parameter", run("--source", "file:///x?rat=1", "--sink", "out"), "", "--source: file:///x?rat=1: unknown parameter rat; a file source has only rate"},
@@ -203,18 +203,25 @@ func TestStreamsAreRefused(t *testing.T) {
 // URL of each prefix.
 func serveS3(t *testing.T, conditions bool) (gofakes3.Backend, func(prefix string) string) {
 	t.Helper()
+	return serveS3Through(t, func(store http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !conditions {
+				r.Header.Del("If-None-Match")
+				r.Header.Del("If-Match")
+			}
+			store.ServeHTTP(w, r)
+		})
+	})
+}
+
+// serveS3Through puts something between the clients and the store.
+func serveS3Through(t *testing.T, between func(store http.Handler) http.Handler) (gofakes3.Backend, func(prefix string) string) {
+	t.Helper()
 	backend := s3mem.New()
 	if err := backend.CreateBucket("b"); err != nil {
 		t.Fatal(err)
 	}
-	store := gofakes3.New(backend, gofakes3.WithoutVersioning()).Server()
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !conditions {
-			r.Header.Del("If-None-Match")
-			r.Header.Del("If-Match")
-		}
-		store.ServeHTTP(w, r)
-	}))
+	server := httptest.NewUnstartedServer(between(gofakes3.New(backend, gofakes3.WithoutVersioning()).Server()))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0) // it complains about clients that were killed
 	server.Start()
 	t.Cleanup(server.Close)
