@@ -131,7 +131,7 @@ func (s *Settings) access() []string {
 		switch l.scheme {
 		case "kinesis":
 			if read {
-				lines = append(lines, "kinesis:ListShards, kinesis:GetShardIterator, kinesis:GetRecords on stream "+l.rest)
+				lines = append(lines, kinesisAccess(l)...)
 			} else {
 				lines = append(lines, "kinesis:PutRecords on stream "+l.rest)
 			}

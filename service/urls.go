@@ -16,7 +16,6 @@ import (
 	"github.com/millstream/millstream/bucket"
 	"github.com/millstream/millstream/consumers"
 	"github.com/millstream/millstream/consumers/file"
-	"github.com/millstream/millstream/consumers/kinesis"
 	"github.com/millstream/millstream/sinks/blob"
 	kinesissink "github.com/millstream/millstream/sinks/kinesis"
 	"github.com/millstream/millstream/sinks/stdout"
@@ -116,17 +115,7 @@ func openSource(ctx context.Context, s *Settings, logger *slog.Logger) (openedSo
 		}
 		return openedSource{Source: src}, nil
 	case "kinesis":
-		if err := l.only("region", "endpoint", "start"); err != nil {
-			return openedSource{}, err
-		}
-		starting, cancel := context.WithTimeout(ctx, startWithin)
-		defer cancel()
-		src, err := kinesis.New(starting, kinesis.Options{Stream: l.rest, Region: l.params.Get("region"), Endpoint: l.params.Get("endpoint"),
-			Start: l.params.Get("start"), UntilEnd: s.UntilEnd, Logger: logger})
-		if err != nil {
-			return openedSource{}, unusable("--source", err, "%v")
-		}
-		return openedSource{Source: src, network: true, outOfOrder: 5 * time.Second}, nil
+		return openKinesis(ctx, l, s, logger)
 	case "eventhubs":
 		return openEventHubs(ctx, l, s, logger)
 	}

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// creatingPatience is how long New waits for a consumer that was registered a moment ago, and
+	// CreatingPatience is how long New waits for a consumer that was registered a moment ago, and
 	// creatingPoll how often it looks: the service takes 20 calls a second for each stream.
-	creatingPatience = time.Minute
+	CreatingPatience = time.Minute
 	creatingPoll     = time.Second
 )
 
@@ -49,8 +49,8 @@ func (s *Source) registered(ctx context.Context) (string, error) {
 			return aws.ToString(d.ConsumerARN), nil
 		case d.ConsumerStatus == types.ConsumerStatusDeleting:
 			return "", s.unregistered(of)
-		case time.Since(began) > creatingPatience:
-			return "", fmt.Errorf("kinesis: stream %s: consumer %s has been %s for %s: wait until it is ACTIVE", s.stream.Name, s.options.Consumer, d.ConsumerStatus, creatingPatience)
+		case time.Since(began) > CreatingPatience:
+			return "", fmt.Errorf("kinesis: stream %s: consumer %s has been %s for %s: wait until it is ACTIVE", s.stream.Name, s.options.Consumer, d.ConsumerStatus, CreatingPatience)
 		}
 		if err := cloud.Sleep(ctx, creatingPoll); err != nil {
 			return "", fmt.Errorf("kinesis: stream %s: consumer %s is not ACTIVE yet: %w", s.stream.Name, s.options.Consumer, err)
