@@ -155,6 +155,22 @@ func TestLostConnection(t *testing.T) {
 	})
 }
 
+// A connection that takes longer than CheckEvery is waited for: given up and begun again, it would never
+// stand.
+func TestSlowConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(1)
+		src := m.source(t, Options{})
+		m.attaching = 8 * time.Second
+		r := open(t, src, "0", stream.Position{}, "")
+		defer r.Close()
+		m.publish("0", numbers(0, 10)...)
+		if err := r.all(time.Minute); err != nil || r.text() != text(0, 10) || len(m.links) != 1 {
+			t.Error(err, r.text(), len(m.links))
+		}
+	})
+}
+
 // What a service brings again on a new connection is left out and counted.
 func TestRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azeventhubs/v2"
+
+	cloud "github.com/millstream/millstream/cloud/azure"
 )
 
 // memory is a hub in memory behind the driver's seam. Its receivers behave as the SDK's do: they wait
@@ -25,9 +27,10 @@ type memory struct {
 	opened  []azeventhubs.PartitionClientOptions
 	asked   int // questions about partitions
 
-	refuseOpen error // what receivers fail with while it is set
-	refuseAsk  error // what questions fail with while it is set
-	repeat     int   // events before its start that a receiver gets again
+	refuseOpen error         // what receivers fail with while it is set
+	refuseAsk  error         // what questions fail with while it is set
+	repeat     int           // events before its start that a receiver gets again
+	attaching  time.Duration // how long a link takes to open; one that is cancelled begins anew
 }
 
 type part struct {
@@ -200,6 +203,13 @@ func (l *link) attach() error {
 func (l *link) ReceiveEvents(ctx context.Context, count int, _ *azeventhubs.ReceiveEventsOptions) (events []*azeventhubs.ReceivedEventData, err error) {
 	l.m.mu.Lock()
 	defer l.m.mu.Unlock()
+	if l.next < 0 && l.m.attaching > 0 {
+		l.m.mu.Unlock()
+		err = cloud.Sleep(ctx, l.m.attaching)
+		if l.m.mu.Lock(); err != nil {
+			return nil, err
+		}
+	}
 	for {
 		if l.next < 0 && l.broken == nil {
 			l.broken = l.attach()

@@ -25,6 +25,9 @@ const (
 	// linger is how long a fetch that is not full waits for more, so that a lively partition does not
 	// come in fetches of one event.
 	linger = 5 * time.Millisecond
+	// attachWithin is the least that a new receiver is given for its first events: the SDK connects in
+	// that call, and begins anew in the next one when it is cancelled.
+	attachWithin = 10 * time.Second
 	// quiet is how long nothing must come before the service is asked whether anything will.
 	quiet = 300 * time.Millisecond
 	// patience is how long a reader waits out failures in a row before it returns the last.
@@ -129,6 +132,8 @@ func (r *reader) step(ctx context.Context) ([]stream.Record, stream.ReaderState,
 func (r *reader) receive(ctx context.Context) ([]*azeventhubs.ReceivedEventData, error) {
 	wait := r.src.options.CheckEvery
 	switch {
+	case !r.proven:
+		wait = max(wait, attachWithin)
 	case r.flowing:
 		wait = quiet
 	case !r.silent.IsZero():
