@@ -111,7 +111,7 @@ func (s *Settings) guarantee(sink string) string {
 	switch l.scheme {
 	case "file", "s3", "gs", "azblob":
 		return "exactly once: a file is named after its checkpoint and created only if absent, so a repeated delivery finds its name taken. Readers ignore names starting with _ or ."
-	case "kinesis":
+	case "kinesis", "pubsub":
 		return "at least once: a crash between sending and the next checkpoint sends rows again. Every row carries _id, the same each time: deduplicate by it"
 	case "stdout":
 		return "at least once: a crash between printing and the next checkpoint prints rows again"
@@ -138,6 +138,10 @@ func (s *Settings) access() []string {
 		case "eventhubs":
 			if read {
 				lines = append(lines, "Azure Event Hubs Data Receiver on event hub "+l.rest)
+			}
+		case "pubsub":
+			if !read {
+				lines = append(lines, "pubsub.topics.publish on topic "+l.rest+" (role Pub/Sub Publisher)")
 			}
 		case "s3":
 			lines = append(lines, "s3:PutObject, s3:GetObject, s3:DeleteObject on "+l.rest+"/*, s3:ListBucket on "+name)

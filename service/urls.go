@@ -70,8 +70,8 @@ func (l location) only(known ...string) error {
 
 var schemes = map[string][]string{
 	"--source":      {"file", "stdin", "kinesis", "eventhubs"},
-	"--sink":        {"file", "stdout", "kinesis", "s3", "gs", "azblob"},
-	"--dead-letter": {"file", "stdout", "kinesis", "s3", "gs", "azblob"},
+	"--sink":        {"file", "stdout", "kinesis", "pubsub", "s3", "gs", "azblob"},
+	"--dead-letter": {"file", "stdout", "kinesis", "pubsub", "s3", "gs", "azblob"},
 }
 
 func (l location) unknown() error {
@@ -223,6 +223,8 @@ func openSink(ctx context.Context, setting, raw string, logger *slog.Logger) (op
 			return openedSink{}, unusable(setting, err, "%v")
 		}
 		return openedSink{sink, nil}, nil
+	case "pubsub":
+		return openPubSubSink(ctx, l, logger)
 	}
 	return openedSink{}, l.unknown()
 }
@@ -236,7 +238,8 @@ func writable(ctx context.Context, b bucket.Bucket) error {
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
 	name := "_check-" + rand.Text()
-	if err := b.Create(ctx, name, []byte("millstream can write here\n")); err != nil {
+	// Nobody else knows the name: what exists already is what a client's own first attempt wrote.
+	if err := b.Create(ctx, name, []byte("millstream can write here\n")); err != nil && !errors.Is(err, bucket.ErrExists) {
 		return err
 	}
 	return b.Delete(ctx, name)
