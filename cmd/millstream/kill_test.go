@@ -212,27 +212,7 @@ func TestKilledOverABucket(t *testing.T) {
 	backend, place := serveS3(t, true)
 	server, second := serveKinesis(t, 2)
 	_, kills := killsFor(t)
-	rows := func() string {
-		objects, err := backend.ListBucket("b", &gofakes3.Prefix{Prefix: "out/", HasPrefix: true}, gofakes3.ListBucketPage{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var all strings.Builder
-		for _, o := range objects.Contents {
-			if strings.Contains(o.Key, "/_") {
-				continue
-			}
-			object, err := backend.GetObject("b", o.Key, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := io.Copy(&all, object.Contents); err != nil {
-				t.Fatal(err)
-			}
-			object.Contents.Close()
-		}
-		return all.String()
-	}
+	rows := func() string { return rowsIn(t, backend) }
 	k := &killer{T: t, random: random, kills: kills, made: func() int { return strings.Count(rows(), "\n") }, start: func(n int) *process {
 		return start(t, slices.Concat([]string{"run", "--source", source(dir+"/in", n < kills), "--until-end", "--name", "killed",
 			"--sink", place("out"), "--sink", second, "--checkpoint", place("state"), "--checkpoint-every", "200ms", "--lease", "1s"}, workQuery)...)
@@ -247,6 +227,30 @@ func TestKilledOverABucket(t *testing.T) {
 	if got := p.ledger(); got != want.ledger {
 		t.Errorf("ledger %+v\nwant   %+v", got, want.ledger)
 	}
+}
+
+// rowsIn reads what a consumer of out/ in a bucket sees.
+func rowsIn(t *testing.T, backend gofakes3.Backend) string {
+	t.Helper()
+	objects, err := backend.ListBucket("b", &gofakes3.Prefix{Prefix: "out/", HasPrefix: true}, gofakes3.ListBucketPage{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, o := range objects.Contents {
+		if strings.Contains(o.Key, "/_") {
+			continue
+		}
+		object, err := backend.GetObject("b", o.Key, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(&all, object.Contents); err != nil {
+			t.Fatal(err)
+		}
+		object.Contents.Close()
+	}
+	return all.String()
 }
 
 // The negative control: without its checkpoints a killed run must not come out right, or the test

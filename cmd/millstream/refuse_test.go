@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/johannesboyne/gofakes3"
@@ -226,6 +228,37 @@ func serveS3Through(t *testing.T, between func(store http.Handler) http.Handler)
 	server.Start()
 	t.Cleanup(server.Close)
 	return backend, func(prefix string) string { return "s3://b/" + prefix + "?region=us-east-1&endpoint=" + server.URL }
+}
+
+// refuse is what an object store says when it will not.
+func refuse(w http.ResponseWriter, status int, code string) {
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "<Error><Code>%s</Code><Message>injected</Message></Error>", code)
+}
+
+// A store that creates an object and says that it failed makes the client try again, and meet its own
+// object: that is no reason not to start.
+func TestStoreWhoseAnswersAreLost(t *testing.T) {
+	t.Parallel()
+	for _, place := range []string{"state", "out"} {
+		var lost atomic.Int64
+		_, at := serveS3Through(t, func(store http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPut && strings.Contains(r.URL.Path, place+"/_check-") && lost.Add(1) == 1 {
+					store.ServeHTTP(httptest.NewRecorder(), r)
+					refuse(w, http.StatusInternalServerError, "InternalError")
+					return
+				}
+				store.ServeHTTP(w, r)
+			})
+		})
+		in := write(t, filepath.Join(t.TempDir(), "in.ndjson"), `{"k":"a"}`)
+		start(t, "check", "--name", "n", "--source", in, "--sink", at("out"), "--checkpoint", at("state"), "--select", "*").succeeds()
+		if lost.Load() == 0 {
+			t.Errorf("%s: no answer was lost", place)
+		}
+	}
 }
 
 // A store that ignores the condition of a write is refused; the same store with its conditions kept
