@@ -18,7 +18,16 @@ type Describer interface {
 	Attributes(ctx context.Context, name string) (Attributes, error)
 }
 
-var _ Describer = (*cloud)(nil)
+// Marker is a bucket whose objects can be given metadata. Keys are lower-case letters and digits.
+type Marker interface {
+	// PutMetadata writes an object without bytes that has these metadata, whether or not there is one.
+	PutMetadata(ctx context.Context, name string, metadata map[string]string) error
+}
+
+var (
+	_ Describer = (*cloud)(nil)
+	_ Marker    = (*cloud)(nil)
+)
 
 func (c *cloud) Attributes(ctx context.Context, name string) (Attributes, error) {
 	if err := ready(ctx, name); err != nil {
@@ -36,4 +45,11 @@ func (c *cloud) Attributes(ctx context.Context, name string) (Attributes, error)
 		a.Metadata[strings.ToLower(k)] = v
 	}
 	return a, nil
+}
+
+func (c *cloud) PutMetadata(ctx context.Context, name string, metadata map[string]string) error {
+	if err := ready(ctx, name); err != nil {
+		return err
+	}
+	return c.failed(ctx, name, c.write(ctx, name, nil, false, metadata))
 }

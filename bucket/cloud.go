@@ -40,7 +40,7 @@ func (c *cloud) Create(ctx context.Context, name string, data []byte) error {
 	if err := ready(ctx, name); err != nil {
 		return err
 	}
-	err := c.write(ctx, name, data, true)
+	err := c.write(ctx, name, data, true, nil)
 	if err != nil && c.taken(err) {
 		return ErrExists
 	}
@@ -51,15 +51,15 @@ func (c *cloud) Put(ctx context.Context, name string, data []byte) error {
 	if err := ready(ctx, name); err != nil {
 		return err
 	}
-	return c.failed(ctx, name, c.write(ctx, name, data, false))
+	return c.failed(ctx, name, c.write(ctx, name, data, false, nil))
 }
 
 // write uploads with a buffer that fits, since the drivers allocate all of theirs before the first
 // byte: 16 MiB on GCS, 8 MiB on Azure. One byte more than the data makes it one request. Beyond the
 // largest buffer GCS and Azure get several, and check the condition with the last one.
-func (c *cloud) write(ctx context.Context, name string, data []byte, ifNotExist bool) error {
+func (c *cloud) write(ctx context.Context, name string, data []byte, ifNotExist bool, metadata map[string]string) error {
 	options := blob.WriterOptions{
-		IfNotExist: ifNotExist, BufferSize: min(len(data)+1, 8<<20),
+		IfNotExist: ifNotExist, Metadata: metadata, BufferSize: min(len(data)+1, 8<<20),
 		ContentType: "application/octet-stream", DisableContentTypeDetection: true,
 	}
 	if c.before != nil {

@@ -60,7 +60,11 @@ func run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, s
 	if err := serveHTTP(ctx, s, group, logger); err != nil {
 		return err
 	}
-	sub, err := consumers.New(consumers.Config{Source: w.source.Source, Group: group, Logger: logger})
+	mirrored, err := w.mirrored(ctx, group, logger)
+	if err != nil {
+		return err
+	}
+	sub, err := consumers.New(consumers.Config{Source: w.source.Source, Group: mirrored, Logger: logger})
 	if err != nil {
 		return err
 	}

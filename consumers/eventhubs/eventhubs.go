@@ -21,8 +21,8 @@
 // # Positions
 //
 // A record's position is the place behind it: Token is its offset, a string that only the service can
-// read, and Number its sequence number. The log keeps positions. [Mirror] copies them to where the
-// clients of the service keep theirs, for tools that show the lag.
+// read, and Number its sequence number. The log keeps positions; blobstore.Write copies them to where
+// the clients of the service keep theirs, for tools that show the lag.
 package eventhubs
 
 import (
@@ -165,6 +165,9 @@ func New(ctx context.Context, o Options) (*Source, error) {
 
 // Identity names the hub for the plan, whatever consumer group reads it.
 func (s *Source) Identity() string { return s.identity }
+
+// Group names the consumer group as checkpoint stores do: NAMESPACE/HUB/CONSUMER-GROUP.
+func (s *Source) Group() string { return s.name + "/" + s.options.ConsumerGroup }
 
 // Counters returns what has been met so far. Safe for concurrent use.
 func (s *Source) Counters() Counters {

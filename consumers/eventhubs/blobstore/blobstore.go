@@ -1,5 +1,6 @@
 // Package blobstore reads where programs built on the Event Hubs SDKs' processors, or on Azure
-// Functions, have stopped: their checkpoints in an Azure Blob container.
+// Functions, have stopped: their checkpoints in an Azure Blob container. It writes such checkpoints too,
+// for tools that show the lag.
 //
 // # The life of a checkpoint
 //
@@ -202,4 +203,12 @@ func legacy(body []byte) (c checkpoint, owner string, begun bool, err error) {
 		return c, l.Owner, false, nil
 	}
 	return checkpoint{*l.Offset, l.SequenceNumber}, l.Owner, true, nil
+}
+
+// Write keeps a position, that of the last event processed, as the SDKs' checkpoint of a partition, in the
+// container to. group is NAMESPACE/HUB/CONSUMER-GROUP with the whole name of the namespace; the blob's
+// name is in lower case, as all SDKs but Go's write and find it, and autoscalers too.
+func Write(ctx context.Context, to bucket.Marker, group, partition string, at stream.Position) error {
+	return to.PutMetadata(ctx, strings.ToLower(group)+"/checkpoint/"+partition,
+		map[string]string{"offset": at.Token, "sequencenumber": strconv.FormatInt(at.Number, 10)})
 }

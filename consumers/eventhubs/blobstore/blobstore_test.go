@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/millstream/millstream/bucket"
+	"github.com/millstream/millstream/stream"
 )
 
 // blob is an object of the original programs: metadata, or a body.
@@ -36,6 +37,28 @@ func (c container) Attributes(_ context.Context, name string) (bucket.Attributes
 		return bucket.Attributes{Metadata: b.meta, Tag: b.tag}, nil
 	}
 	return bucket.Attributes{}, bucket.ErrNotFound
+}
+
+func (c container) PutMetadata(_ context.Context, name string, metadata map[string]string) error {
+	c[name] = blob{meta: metadata}
+	return nil
+}
+
+// What is written is what the SDKs write, and is read back.
+func TestWrite(t *testing.T) {
+	t.Parallel()
+	c := make(container)
+	for partition, at := range map[string]stream.Position{"0": {Token: "100", Number: 7}, "10": {Token: "1:2:0", Number: 8}} {
+		if err := Write(t.Context(), c, "NS.servicebus.windows.net/Hub/$Default", partition, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := (container{group + "/checkpoint/0": sdk("100", 7), group + "/checkpoint/10": sdk("1:2:0", 8)}); fmt.Sprint(c) != fmt.Sprint(want) {
+		t.Errorf("got %v, want %v", c, want)
+	}
+	if g, err := Read(t.Context(), c, ""); err != nil || show(g) != "0 100/7, 10 1:2:0/8" {
+		t.Error(g, err)
+	}
 }
 
 const group = "ns.servicebus.windows.net/hub/$default"
