@@ -38,6 +38,7 @@ func TestKinesisConsumer(t *testing.T) {
 	refused(source, "--source: kinesis: stream orders: no such consumer: fan: register it (aws kinesis register-stream-consumer --stream-arn "+arn+" --consumer-name fan), or leave consumer out to poll")
 	refused("kinesis://orders?consumer=", "names no consumer")
 	refused("kinesis://orders?consumers=fan", "did you mean consumer?")
+	refused("kinesis://orders?client=java", "client=java: it is own (the default) or sdk")
 	refused("kinesis://"+arn+"?region=eu-west-2", "stream orders is in eu-west-1, as its ARN says, and not in eu-west-2")
 
 	config, err := cloud.Load(t.Context(), cloud.Options{Endpoint: endpoint})
@@ -47,6 +48,7 @@ func TestKinesisConsumer(t *testing.T) {
 	if _, err := awskinesis.NewFromConfig(config).RegisterStreamConsumer(t.Context(), &awskinesis.RegisterStreamConsumerInput{StreamARN: aws.String(arn), ConsumerName: aws.String("fan")}); err != nil {
 		t.Fatal(err)
 	}
+	source += "&client=sdk"
 	var said bytes.Buffer
 	if err := service.Check(t.Context(), &settings(t, "--source", source).Settings, stream.Plan{}, nil, &said); err != nil {
 		t.Fatal(err)

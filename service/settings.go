@@ -25,8 +25,8 @@ const EnvPrefix = "MILLSTREAM_"
 // envImage is set in our container image, see inContainer.
 const envImage = EnvPrefix + "IMAGE"
 
-// envReserved starts the names that are no settings: the project's own tests use them, and our image.
-var envReserved = []string{EnvPrefix + "TEST_", EnvPrefix + "INTEGRATION", envImage}
+// envReserved starts the names that are no settings: the project's own tests use them, fakes/eventhubs, and our image.
+var envReserved = []string{EnvPrefix + "TEST_", EnvPrefix + "INTEGRATION", EnvPrefix + "RHEA", envImage}
 
 // Settings are what every program on Millstream can be told from outside, by flags and environment.
 type Settings struct {
@@ -94,7 +94,7 @@ func passing(err error) bool {
 // Register adds the flags of s to a flag set, with their defaults.
 func (s *Settings) Register(f *pflag.FlagSet) {
 	s.flags = f
-	f.StringVar(&s.Source, "source", "", "where records come from: PATH, file:///DIR?rate=N, stdin:, kinesis://STREAM-OR-ARN?region=&endpoint=&start=&consumer=, eventhubs://NAMESPACE/HUB?consumer-group=&start=&endpoint=")
+	f.StringVar(&s.Source, "source", "", "where records come from: PATH, file:///DIR?rate=N, stdin:, kinesis://STREAM-OR-ARN?region=&endpoint=&start=&consumer=&client=, eventhubs://NAMESPACE/HUB?consumer-group=&start=&endpoint=")
 	f.StringArrayVar(&s.Sinks, "sink", nil, "where rows go (repeatable): PATH, file:///DIR, stdout:, kinesis://STREAM?region=, pubsub://PROJECT/TOPIC?endpoint=&ordering=")
 	f.StringVar(&s.DeadLetter, "dead-letter", "", "where unusable records go, as --sink (default: dead-letter/ in the pipeline's folder)")
 	f.StringVar(&s.Checkpoint, "checkpoint", "./millstream-state", "where state lives: PATH, file:///DIR, s3://, gs://, azblob://, mem:")

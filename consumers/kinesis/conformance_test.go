@@ -83,52 +83,69 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// The suite over subscriptions, in virtual time: a shard takes one every five seconds.
-func TestConformanceSubscribed(t *testing.T) {
-	for _, packed := range []int{1, 7} {
-		t.Run(fmt.Sprintf("packed=%d", packed), func(t *testing.T) {
-			consumertest.RunVirtual(t, func(t *testing.T) *consumertest.Stream {
-				b := newBed(t, fake.Options{MaxRecordBytes: 10 << 20})
-				b.do(b.server.CreateStream("two", 2))
-				b.register("two")
-				lines := &breaker{RoundTripper: b.web.Transport}
-				options := b.client.Options()
-				options.HTTPClient = &http.Client{Transport: lines}
-				b.client = awskinesis.New(options)
-				source := func(o Options) (consumers.Source, error) {
-					o.Stream, o.Client, o.Consumer, o.Logger = "two", b.client, consumer, slog.New(slog.DiscardHandler)
-					src, err := New(t.Context(), o)
-					return closing{src, b}, err
-				}
-				src, err := source(Options{})
-				b.do(err)
-				var throttle *fake.Injection
-				s := &consumertest.Stream{
-					Source:     src,
-					Publish:    func(shard string, data ...[]byte) error { return publish(b.server, "two", shard, packed, data) },
-					Again:      func() (consumers.Source, error) { return source(Options{}) },
-					Bounded:    func() (consumers.Source, error) { return source(Options{UntilEnd: true}) },
-					End:        func(shard string) error { return b.server.Split("two", shard) },
-					Disconnect: func() error { lines.cut(); return nil },
-					Throttle: func(on bool) error {
-						if !on {
-							throttle.Stop()
-							return nil
-						}
-						throttle = b.server.Inject(fake.Fault{Operation: callSubscribe, Code: fake.LimitExceeded, Times: -1})
-						lines.cut()
-						return nil
-					},
-					Missing: shardName(99),
-					Largest: 10<<20 - len("k"),
-				}
-				if packed > 1 {
-					s.Largest -= 200 // what an aggregate has around its data
-				}
-				return s
-			})
-		})
+// The suite over polling and subscriptions, with both decoders, in virtual time: a shard takes a
+// subscription every five seconds.
+func TestConformanceVirtual(t *testing.T) {
+	for _, by := range []string{"", consumer} {
+		for _, sdk := range []bool{false, true} {
+			for _, packed := range []int{1, 7} {
+				t.Run(fmt.Sprintf("consumer=%s/sdk=%t/packed=%d", by, sdk, packed), func(t *testing.T) {
+					consumertest.RunVirtual(t, func(t *testing.T) *consumertest.Stream {
+						return virtual(newBed(t, fake.Options{MaxRecordBytes: 10 << 20}), Options{Consumer: by, SDKDecoder: sdk}, packed)
+					})
+				})
+			}
+		}
 	}
+}
+
+// virtual makes a stream of two shards that the suite may do everything to, read with the given options.
+func virtual(b *bed, o Options, packed int) *consumertest.Stream {
+	b.do(b.server.CreateStream("two", 2))
+	b.register("two")
+	lines := &breaker{RoundTripper: b.web.Transport}
+	options := b.client.Options()
+	options.HTTPClient = cloud.Steady(&http.Client{Transport: lines})
+	b.client = awskinesis.New(options)
+	source := func(until bool) (consumers.Source, error) {
+		o.Stream, o.Client, o.UntilEnd, o.Logger = "two", b.client, until, slog.New(slog.DiscardHandler)
+		src, err := New(b.Context(), o)
+		return closing{src, b}, err
+	}
+	src, err := source(false)
+	b.do(err)
+	refused := fake.Fault{Operation: callGetRecords, Code: fake.ProvisionedThroughputExceeded, Times: -1}
+	if o.Consumer != "" {
+		refused = fake.Fault{Operation: callSubscribe, Code: fake.LimitExceeded, Times: -1}
+	}
+	var throttle *fake.Injection
+	s := &consumertest.Stream{
+		Source:  src,
+		Publish: func(shard string, data ...[]byte) error { return publish(b.server, "two", shard, packed, data) },
+		Again:   func() (consumers.Source, error) { return source(false) },
+		Bounded: func() (consumers.Source, error) { return source(true) },
+		End:     func(shard string) error { return b.server.Split("two", shard) },
+		Disconnect: func() error {
+			lines.cut()
+			b.server.ExpireIterators()
+			return nil
+		},
+		Throttle: func(on bool) error {
+			if !on {
+				throttle.Stop()
+				return nil
+			}
+			throttle = b.server.Inject(refused)
+			lines.cut()
+			return nil
+		},
+		Missing: shardName(99),
+		Largest: 10<<20 - len("k"),
+	}
+	if packed > 1 {
+		s.Largest -= 200 // what an aggregate has around its data
+	}
+	return s
 }
 
 // closing closes the readers that the suite leaves open when its bubble ends.

@@ -73,6 +73,9 @@ type Options struct {
 	// consumers, since a second subscription ends the first. New waits up to a minute for one that is
 	// being created; one that is missing is an error that wraps ErrNoConsumer.
 	Consumer string
+	// SDKDecoder leaves the decoding of records to the SDK, as everything else is. The records are the
+	// same; BenchmarkDrain says what it costs.
+	SDKDecoder bool
 	// Client is used instead of one made from Region and Endpoint. Its retries are switched off: the
 	// reader retries, so that throttling is seen and counted.
 	Client *awskinesis.Client

@@ -48,8 +48,11 @@ func (f *polling) receive(ctx context.Context, p place) (reply, error) {
 	}
 	called := time.Now()
 	bounded, cancel := context.WithTimeout(ctx, callTimeout)
-	out, err := f.src.api.GetRecords(bounded, &awskinesis.GetRecordsInput{ShardIterator: f.iterator, StreamARN: f.src.stream.ARN}, once)
+	out, err := f.src.api.GetRecords(bounded, &awskinesis.GetRecordsInput{ShardIterator: f.iterator, StreamARN: f.src.stream.ARN}, once, f.src.decoding)
 	cancel()
+	if err == nil && out.NextShardIterator == nil && out.MillisBehindLatest == nil && len(out.Records)+len(out.ChildShards) == 0 {
+		err = errSaysNothing
+	}
 	if err != nil {
 		switch classify(err) {
 		case expired, invalid:
@@ -111,4 +114,8 @@ func (f *polling) acquire(ctx context.Context, p place) error {
 	return nil
 }
 
-var errNoIterator = errors.New("the service returned no iterator")
+var (
+	errNoIterator = errors.New("the service returned no iterator")
+	// errSaysNothing is of an empty reply, which must not be taken for the end of the shard.
+	errSaysNothing = errors.New("the reply holds nothing, not even where to go on")
+)

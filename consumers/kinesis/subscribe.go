@@ -143,7 +143,7 @@ func (f *subscription) subscribe(ctx context.Context, p place) error {
 	out, err := f.src.api.SubscribeToShard(lasting, &awskinesis.SubscribeToShardInput{
 		ConsumerARN: &f.src.consumer, ShardId: f.shard,
 		StartingPosition: &types.StartingPosition{Type: p.kind, SequenceNumber: p.sequence, Timestamp: p.at},
-	}, once, alone)
+	}, once, alone, f.src.decoding)
 	bound.Stop()
 	if !attempt() && err == nil {
 		_ = out.GetStream().Close()

@@ -1,7 +1,9 @@
 package kinesis
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -319,6 +321,77 @@ func TestSubscriptionTaken(t *testing.T) {
 		b.do(second.Close())
 		more := b.puts(10, 1)
 		b.want(b.read(first, 1), more...)
+	})
+}
+
+// A subscription that another reader of the same consumer has ended says so, once.
+func TestSubscriptionPutOut(t *testing.T) {
+	inFan(t, fake.Options{}, func(b *bed) {
+		data := b.puts(0, 10)
+		canned := slices.Concat(
+			frame(`{}`, ":message-type", "event", ":event-type", "initial-response"),
+			frame(`{"message":"Another active subscription exists"}`, ":message-type", "exception", ":exception-type", "ResourceInUseException"))
+		options := b.client.Options()
+		options.HTTPClient = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			resp, err := b.web.Transport.RoundTrip(r)
+			if err == nil && canned != nil && resp.Header.Get("Content-Type") == "application/vnd.amazon.eventstream" {
+				resp.Body.Close()
+				resp.Body, canned = io.NopCloser(bytes.NewReader(canned)), nil
+			}
+			return resp, err
+		})}
+		b.client = awskinesis.New(options)
+		var log strings.Builder
+		s := b.fan(Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		r := b.open(s, shard0, stream.Position{}, "")
+		if f := b.fetch(r); f.State != stream.Throttled {
+			b.Fatalf("%+v", f)
+		}
+		b.want(b.read(r, 10), data...)
+		if text := log.String(); strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, "give each pipeline a consumer of its own") || s.Counters().Throttled != 1 {
+			b.Fatalf("%+v\n%s", s.Counters(), text)
+		}
+	})
+}
+
+// The replies of every day are read without the SDK's decoder.
+func TestOwnDecoder(t *testing.T) {
+	inFan(t, fake.Options{}, func(b *bed) {
+		data := b.puts(0, 100)
+		replies, events := 0, 0
+		options := b.client.Options()
+		options.HTTPClient = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			resp, err := b.web.Transport.RoundTrip(r)
+			b.do(err)
+			switch strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "Kinesis_20131202.") {
+			case callGetRecords:
+				body, err := io.ReadAll(resp.Body)
+				b.do(err)
+				if _, ok := decodeAnswer(body, "NextShardIterator"); !ok {
+					b.Errorf("%.200s", body)
+				}
+				replies++
+				resp.Body = io.NopCloser(bytes.NewReader(body))
+			case callSubscribe:
+				first, err := readFrame(nil, resp.Body)
+				b.do(err)
+				second, err := readFrame(nil, resp.Body)
+				b.do(err)
+				headers := second[preludeSize : preludeSize+binary.BigEndian.Uint32(second[4:])]
+				if _, ok := decodeAnswer(second[preludeSize+len(headers):len(second)-trailerSize], "ContinuationSequenceNumber"); !ok || !isEvent(headers) {
+					b.Errorf("%.300q", second)
+				}
+				events++
+				resp.Body = io.NopCloser(bytes.NewReader(slices.Concat(first, second)))
+			}
+			return resp, err
+		})}
+		b.client = awskinesis.New(options)
+		b.want(b.read(b.open(b.source(Options{}), shard0, stream.Position{}, ""), 100), data...)
+		b.want(b.read(b.open(b.fan(Options{}), shard0, stream.Position{}, ""), 100), data...)
+		if replies == 0 || events == 0 {
+			b.Fatalf("%d replies, %d events", replies, events)
+		}
 	})
 }
 
