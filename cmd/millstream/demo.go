@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -15,7 +16,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	fake "github.com/millstream/millstream/fakes/kinesis"
 	"github.com/millstream/millstream/service"
 	"github.com/millstream/millstream/stream"
 )
@@ -23,6 +23,7 @@ import (
 // demo runs the main job with nothing installed: an embedded Kinesis on loopback, a clickstream, and
 // this very program as the worker, killed once on the way.
 type demo struct {
+	source   string
 	duration time.Duration
 	dir      string
 	view     *view
@@ -44,6 +45,7 @@ func demoCommand() *cobra.Command {
 			return d.run(cmd.Context())
 		},
 	}
+	cmd.Flags().StringVar(&d.source, "source", "kinesis", "what the worker reads: kinesis, or eventhubs, which needs node 18 or later")
 	cmd.Flags().DurationVar(&d.duration, "for", 20*time.Second, "how long to run")
 	cmd.Flags().StringVar(&d.dir, "dir", "", "folder for state, results and the worker's log (default: a fresh temporary one)")
 	return cmd
@@ -53,6 +55,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if d.duration < 6*time.Second {
 		return &service.SettingError{Setting: "--for", Problem: "give the demo 6s at least: it kills its worker and waits for the lease"}
 	}
+	source, err := startDemoSource(ctx, d.source)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, source.close()) }()
 	if d.dir == "" {
 		if d.dir, err = os.MkdirTemp("", "millstream-demo-"); err != nil {
 			return err
@@ -62,21 +69,12 @@ func (d *demo) run(ctx context.Context) (err error) {
 	} else if err := os.MkdirAll(d.dir, 0o755); err != nil {
 		return &service.SettingError{Setting: "--dir", Problem: err.Error()}
 	}
-	server := fake.New(fake.Options{})
-	endpoint, err := server.Start()
-	if err != nil {
-		return err
-	}
-	defer server.Close()
-	if err := server.CreateStream(demoStream, demoShards); err != nil {
-		return err
-	}
 	if d.http, err = freeAddress(); err != nil {
 		return err
 	}
 	until := time.Now().Add(d.duration).Truncate(demoWindow).UTC()
 	d.args = []string{"run",
-		"--source", "kinesis://" + demoStream + "?region=us-east-1&endpoint=" + endpoint,
+		"--source", source.url,
 		"--where", `type == "view"`, "--key", "page", "--time", "at",
 		"--window", "tumbling:" + demoWindow.String(),
 		"--aggregate", "count() as views, sum(ms) as total_ms, min(ms) as fastest, max(ms) as slowest",
@@ -85,14 +83,14 @@ func (d *demo) run(ctx context.Context) (err error) {
 		"--checkpoint", filepath.Join(d.dir, "state"), "--checkpoint-every", "1s", "--lease", "2s",
 		"--name", "demo", "--http", d.http, "--log-format", "json",
 	}
-	d.view = newView(os.Stdout, filepath.Join(d.dir, "rows"))
-	d.view.say("An embedded Kinesis with %d shards takes %d clicks a second; some disordered, late or broken.\nThe worker is this program:\n\n  millstream %s\n",
-		demoShards, demoRate, shellWords(d.args))
+	d.view = newView(os.Stdout, filepath.Join(d.dir, "rows"), source.partition)
+	d.view.say("%s with %d partitions takes %d clicks a second; some disordered, late or broken.\nThe worker is this program:\n\n  millstream %s\n",
+		source.name, demoPartitions, source.rate, shellWords(d.args))
 
 	feeding, stopFeeding := context.WithCancel(ctx)
 	defer stopFeeding()
 	fed := make(chan error, 1)
-	go func() { fed <- newClicks(server).feed(feeding) }()
+	go func() { fed <- newClicks(source).feed(feeding) }()
 
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
@@ -112,7 +110,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return d.judge(server, until)
+	return d.judge(source, until)
 }
 
 // work runs the worker, kills it once, and runs it again until it has finished.
@@ -219,14 +217,14 @@ func (d *demo) tail() string {
 }
 
 // judge prints the ledger and compares the rows with the exact answer.
-func (d *demo) judge(server *fake.Server, until time.Time) error {
+func (d *demo) judge(source *demoSource, until time.Time) error {
 	last := d.tail()
 	last = last[strings.LastIndexByte(last, '\n')+1:]
 	var ledger stream.Ledger
 	if err := json.Unmarshal([]byte(last), &ledger); err != nil {
 		return fmt.Errorf("the worker's last line is not a ledger: %s", last)
 	}
-	want, err := exactAnswer(server, until)
+	want, err := exactAnswer(source, until)
 	if err != nil {
 		return err
 	}

@@ -2,35 +2,29 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"time"
-
-	fake "github.com/millstream/millstream/fakes/kinesis"
 )
 
 const (
-	demoStream = "clicks"
-	demoShards = 4
-	demoRate   = 20_000 // records a second
 	demoWindow = 2 * time.Second
 	demoBound  = time.Second // --out-of-order
 )
 
 var demoPages = []string{"/", "/pricing", "/docs", "/docs/install", "/blog", "/login", "/cart", "/checkout", "/search", "/über-uns"}
 
-// clicks puts a clickstream on the embedded Kinesis: most events in order, some disordered within
+// clicks puts a clickstream on the demo's stream: most events in order, some disordered within
 // the bound, some late, some broken.
 type clicks struct {
-	server *fake.Server
+	source *demoSource
 	random *rand.Rand
 	count  int
 	arena  []byte // the bytes of the records of one tick
 }
 
-func newClicks(server *fake.Server) *clicks {
-	return &clicks{server: server, random: rand.New(rand.NewPCG(20, 26))}
+func newClicks(source *demoSource) *clicks {
+	return &clicks{source: source, random: rand.New(rand.NewPCG(20, 26))}
 }
 
 // feed puts records at the demo's rate until ctx is done.
@@ -44,21 +38,21 @@ func (c *clicks) feed(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-ticker.C:
-			want := int(now.Sub(start).Seconds() * demoRate)
-			batch := make([]fake.Record, 0, max(want-sent, 0))
+			want := int(now.Sub(start).Seconds() * float64(c.source.rate))
+			batch := make([]click, 0, max(want-sent, 0))
 			c.arena = c.arena[:0]
 			for ; sent < want; sent++ {
 				batch = append(batch, c.record(now))
 			}
-			if err := c.server.PutBatch(demoStream, batch); err != nil {
-				return fmt.Errorf("embedded Kinesis: %w", err)
+			if err := c.source.put(batch); err != nil {
+				return err
 			}
 		}
 	}
 }
 
 // record makes one event as of now.
-func (c *clicks) record(now time.Time) fake.Record {
+func (c *clicks) record(now time.Time) click {
 	c.count++
 	r := c.random
 	at := now
@@ -94,5 +88,5 @@ func (c *clicks) record(now time.Time) fake.Record {
 		b = b[:start+(len(b)-start)/2]
 	}
 	c.arena = b
-	return fake.Record{PartitionKey: strconv.Itoa(c.count), Data: b[start:len(b):len(b)]}
+	return click{c.count, b[start:len(b):len(b)]}
 }

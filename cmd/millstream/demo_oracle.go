@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	fake "github.com/millstream/millstream/fakes/kinesis"
 )
 
 // total is a row of the demo's query: --key page --window tumbling:2s
@@ -24,29 +22,25 @@ type total struct {
 
 func (t total) key() string { return t.Start + " " + t.Page }
 
-// exactAnswer computes the demo's rows from the stream itself, in the plainest way: one shard after
+// exactAnswer computes the demo's rows from the stream itself, in the plainest way: one partition after
 // the other, one record after the other, the rules of lateness as the documentation words them, and
 // encoding/json. It shares no code with the engine.
-func exactAnswer(server *fake.Server, until time.Time) (map[string]total, error) {
-	records, err := server.Records(demoStream)
+func exactAnswer(source *demoSource, until time.Time) (map[string]total, error) {
+	partitions, err := source.records()
 	if err != nil {
 		return nil, err
 	}
-	shards := map[string][]fake.Record{}
-	for _, r := range records {
-		shards[r.ShardID] = append(shards[r.ShardID], r)
-	}
 	rows := map[string]total{}
-	for _, shard := range shards {
+	for _, records := range partitions {
 		var watermark time.Time
-		for _, r := range shard {
+		for _, r := range records {
 			var e struct {
 				Type string
 				Page *string
 				MS   int64
 				At   time.Time
 			}
-			if json.Unmarshal(r.Data, &e) != nil || e.Page == nil || e.At.After(r.ArrivedAt.Add(time.Minute)) {
+			if json.Unmarshal(r.data, &e) != nil || e.Page == nil || e.At.After(r.at.Add(time.Minute)) {
 				continue
 			}
 			before := watermark

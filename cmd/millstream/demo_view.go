@@ -19,12 +19,13 @@ import (
 
 // view shows how the worker is doing: redrawn in place on a terminal, a line a second elsewhere.
 type view struct {
-	out    *os.File
-	live   bool
-	drawn  int // lines of the last frame
-	folder string
-	past   []sample // of the last seconds, for the rate
-	owned  bool     // a worker has owned partitions
+	out       *os.File
+	live      bool
+	drawn     int // lines of the last frame
+	folder    string
+	partition func(string) string // a partition's name for people
+	past      []sample            // of the last seconds, for the rate
+	owned     bool                // a worker has owned partitions
 
 	mu     sync.Mutex // of the output and of what follows
 	killed time.Time  // when the worker was killed whose successor is waited for
@@ -37,9 +38,9 @@ type sample struct {
 }
 
 // newView draws in place on a terminal that knows its size.
-func newView(out *os.File, folder string) *view {
+func newView(out *os.File, folder string, partition func(string) string) *view {
 	width, _, err := term.GetSize(int(out.Fd()))
-	return &view{out: out, live: err == nil && width > 0, folder: folder}
+	return &view{out: out, live: err == nil && width > 0, folder: folder, partition: partition}
 }
 
 // say prints a line that stays.
@@ -150,7 +151,7 @@ func (v *view) progress(s *service.StatusReport) string {
 		line += fmt.Sprintf("   results out up to %.1fs ago", now.Sub(s.Frontier).Seconds())
 	}
 	if s.HeldBy != "" {
-		line += ", the next wait for " + strings.Replace(s.HeldBy, "shardId-00000000000", "shard ", 1)
+		line += ", the next wait for " + v.partition(s.HeldBy)
 	}
 	return line
 }
