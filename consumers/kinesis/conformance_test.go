@@ -21,7 +21,7 @@ import (
 	"github.com/millstream/millstream/stream"
 )
 
-// The conformance suite over the fake, with plain records and with aggregates of seven.
+// The conformance suite over real connections to the fake.
 func TestConformance(t *testing.T) {
 	server := fake.New(fake.Options{MaxRecordBytes: 10 << 20})
 	t.Cleanup(func() { server.Close() })
@@ -35,52 +35,44 @@ func TestConformance(t *testing.T) {
 	}
 	client := awskinesis.NewFromConfig(config)
 	var streams atomic.Int64
-	for _, packed := range []int{1, 7} {
-		t.Run(fmt.Sprintf("packed=%d", packed), func(t *testing.T) {
-			consumertest.Run(t, func(t *testing.T) *consumertest.Stream {
-				name := fmt.Sprint("s", streams.Add(1))
-				if err := server.CreateStream(name, 2); err != nil {
-					t.Fatal(err)
+	consumertest.Run(t, func(t *testing.T) *consumertest.Stream {
+		name := fmt.Sprint("s", streams.Add(1))
+		if err := server.CreateStream(name, 2); err != nil {
+			t.Fatal(err)
+		}
+		source := func(o Options) (consumers.Source, error) {
+			o.Stream, o.Client, o.Logger = name, client, slog.New(slog.DiscardHandler)
+			o.PollEvery = 5 * time.Millisecond
+			return New(t.Context(), o)
+		}
+		src, err := source(Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var throttle *fake.Injection
+		return &consumertest.Stream{
+			Source:  src,
+			Publish: func(shard string, data ...[]byte) error { return publish(server, name, shard, 1, data) },
+			Again:   func() (consumers.Source, error) { return source(Options{}) },
+			Bounded: func() (consumers.Source, error) { return source(Options{UntilEnd: true}) },
+			End:     func(shard string) error { return server.Split(name, shard) },
+			Disconnect: func() error {
+				server.Inject(fake.Fault{Operation: callGetRecords, Stream: name, CutReply: true})
+				server.ExpireIterators()
+				return nil
+			},
+			Throttle: func(on bool) error {
+				if !on {
+					throttle.Stop()
+					return nil
 				}
-				source := func(o Options) (consumers.Source, error) {
-					o.Stream, o.Client, o.Logger = name, client, slog.New(slog.DiscardHandler)
-					o.PollEvery = 5 * time.Millisecond
-					return New(t.Context(), o)
-				}
-				src, err := source(Options{})
-				if err != nil {
-					t.Fatal(err)
-				}
-				var throttle *fake.Injection
-				s := &consumertest.Stream{
-					Source:  src,
-					Publish: func(shard string, data ...[]byte) error { return publish(server, name, shard, packed, data) },
-					Again:   func() (consumers.Source, error) { return source(Options{}) },
-					Bounded: func() (consumers.Source, error) { return source(Options{UntilEnd: true}) },
-					End:     func(shard string) error { return server.Split(name, shard) },
-					Disconnect: func() error {
-						server.Inject(fake.Fault{Operation: "GetRecords", Stream: name, CutReply: true})
-						server.ExpireIterators()
-						return nil
-					},
-					Throttle: func(on bool) error {
-						if !on {
-							throttle.Stop()
-							return nil
-						}
-						throttle = server.Inject(fake.Fault{Operation: "GetRecords", Stream: name, Code: fake.ProvisionedThroughputExceeded, Times: -1})
-						return nil
-					},
-					Missing: shardName(99),
-					Largest: 10<<20 - len("k"),
-				}
-				if packed > 1 {
-					s.Largest -= 200 // what an aggregate has around its data
-				}
-				return s
-			})
-		})
-	}
+				throttle = server.Inject(fake.Fault{Operation: callGetRecords, Stream: name, Code: fake.ProvisionedThroughputExceeded, Times: -1})
+				return nil
+			},
+			Missing: shardName(99),
+			Largest: 10<<20 - len("k"),
+		}
+	})
 }
 
 // The suite over polling and subscriptions, with both decoders, in virtual time: a shard takes a

@@ -305,7 +305,11 @@ func TestEvents(t *testing.T) {
 	whole := event(payload)
 	for n := range whole {
 		_, err := readEvent(ours(), bytes.NewReader(whole[:n]))
-		if want := io.ErrUnexpectedEOF; n == 0 && err != io.EOF || n > 0 && !errors.Is(err, want) {
+		want := io.ErrUnexpectedEOF
+		if n == 0 {
+			want = io.EOF
+		}
+		if !errors.Is(err, want) {
 			t.Fatalf("%d of %d bytes: %v", n, len(whole), err)
 		}
 		bad := bytes.Clone(whole)
