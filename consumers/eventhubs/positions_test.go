@@ -117,21 +117,22 @@ func TestLatestStays(t *testing.T) {
 // that came later at once, and one whose events have expired, or came before the start, as well.
 func TestUntilEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMemory(4)
+		m := newMemory(6)
 		m.publish("0", numbers(0, 10)...)
 		m.publish("1", numbers(0, 1)...)
 		m.publish("3", numbers(0, 10)...)
+		m.publish("5", numbers(0, 10)...)
 		<-time.After(time.Hour)
 		since := time.Now().Format(time.RFC3339)
 		src := m.source(t, Options{UntilEnd: true})
 		tip, err := src.Tip(t.Context())
-		if err != nil || tip != "until=0:9,1:0,2:-1,3:9" {
+		if err != nil || tip != "until=0:9,1:0,2:-1,3:9,4:-1,5:9" {
 			t.Fatal(tip, err)
 		}
 		later := m.source(t, Options{UntilEnd: true, Start: since})
 		latest := m.source(t, Options{UntilEnd: true, Start: "latest"})
 		both, err := latest.Tip(t.Context())
-		if err != nil || both != "from=0:9,1:0,2:-1,3:9&until=0:9,1:0,2:-1,3:9" {
+		if err != nil || both != "from=0:9,1:0,2:-1,3:9,4:-1,5:9&until=0:9,1:0,2:-1,3:9,4:-1,5:9" {
 			t.Fatal(both, err)
 		}
 		early := open(t, later, "0", stream.Position{}, tip)
@@ -142,9 +143,10 @@ func TestUntilEnd(t *testing.T) {
 		for _, p := range []string{"0", "1", "2", "3"} {
 			m.publish(p, []byte("behind the tip"))
 		}
-		m.grow("4")
-		m.publish("4", []byte("behind the tip"))
-		m.trim("3", 11)
+		m.grow("6")
+		m.publish("6", []byte("behind the tip"))
+		m.trim("3", 10) // all but the last
+		m.trim("5", 10) // all
 		at := stream.Position{Token: offsetOf(4), Number: 4}
 		last := stream.Position{Token: offsetOf(9), Number: 9}
 		for i, c := range []struct {
@@ -156,6 +158,7 @@ func TestUntilEnd(t *testing.T) {
 			{src, "0", stream.Position{}, tip, text(0, 10)}, {src, "0", at, tip, text(5, 10)}, {src, "0", last, tip, ""},
 			{src, "1", stream.Position{}, tip, "0"}, {src, "2", stream.Position{}, tip, ""},
 			{src, "3", stream.Position{}, tip, ""}, {src, "4", stream.Position{}, tip, ""},
+			{src, "5", stream.Position{}, tip, ""}, {src, "6", stream.Position{}, tip, ""},
 			{later, "0", stream.Position{}, tip, ""}, {latest, "0", stream.Position{}, both, ""}, {latest, "2", stream.Position{}, both, ""},
 		} {
 			r := open(t, c.src, c.partition, c.from, c.tip)

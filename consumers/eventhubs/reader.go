@@ -171,7 +171,7 @@ func (r *reader) ask(ctx context.Context) ([]stream.Record, stream.ReaderState, 
 	}
 	last := p.LastEnqueuedSequenceNumber
 	early := !r.since.IsZero() && p.LastEnqueuedOn.Before(r.since)
-	if r.until >= -1 && (p.IsEmpty || p.BeginningSequenceNumber > r.until || early && last >= r.until) {
+	if r.until >= -1 && (p.IsEmpty || early && last >= r.until) {
 		r.finished = &stream.PartitionEnd{} // what was to be read has expired, or came before the start
 		return nil, r.state, nil
 	}
