@@ -4,8 +4,10 @@ package service_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -76,5 +78,57 @@ func TestIntegrationMirror(t *testing.T) {
 		if last := events[len(events)-1]; c.PartitionID != fmt.Sprint(i) || *c.SequenceNumber != last.Sequence || *c.Offset != last.Offset {
 			t.Errorf("partition %s: %d at %s instead of %+v", c.PartitionID, *c.SequenceNumber, *c.Offset, last)
 		}
+	}
+}
+
+// A hub's partitions may be raised under a run: the merger lists them anew, and takes the new one into
+// the roster.
+func TestIntegrationRaised(t *testing.T) {
+	server, err := fake.Start(t.Context(), fake.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	if err := server.CreateHub("pumps", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Publish("pumps", "0", "", []byte(`{"n":1}`)); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	s := settings(t, "--source", "eventhubs://plant/pumps?endpoint="+server.Endpoint(), "--checkpoint", filepath.Join(dir, "state"),
+		"--sink", filepath.Join(dir, "rows"), "--dead-letter", filepath.Join(dir, "dead"), "--checkpoint-every", "200ms")
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	var log bytes.Buffer // read when the run has ended
+	done := make(chan error, 1)
+	go func() { done <- service.RunQuery(ctx, s, &log) }()
+	arrives := func(row string) {
+		t.Helper()
+		for tick := time.NewTicker(50 * time.Millisecond); ; {
+			names, _ := filepath.Glob(filepath.Join(dir, "rows", "*.ndjson"))
+			for _, name := range names {
+				if data, err := os.ReadFile(name); err == nil && strings.Contains(string(data), row) {
+					return
+				}
+			}
+			select {
+			case <-tick.C:
+			case err := <-done:
+				t.Fatalf("ended before %s: %v\n%s", row, err, log.String())
+			}
+		}
+	}
+	arrives(`{"n":1}`)
+	if err := server.Grow("pumps", 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Publish("pumps", "1", "", []byte(`{"n":2}`)); err != nil {
+		t.Fatal(err)
+	}
+	arrives(`{"n":2}`)
+	stop()
+	if err := <-done; err != nil || !strings.Contains(log.String(), "records_in=2 contributed=2") {
+		t.Errorf("%v\n%s", err, log.String())
 	}
 }
