@@ -66,7 +66,7 @@ func (o Options) Local() bool {
 // Load returns a client configuration. It fails with one line when the region or the credentials are
 // missing, expired or cannot be had. Connections are made by the SDK's buildable client, the only one
 // for which AWS_CA_BUNDLE works; up to 256 idle ones are kept for each host, one for every partition
-// that polls.
+// that polls, and one that HTTP/2 shares is given up when it leaves a ping without an answer.
 func Load(ctx context.Context, o Options) (aws.Config, error) {
 	if o.Endpoint != "" {
 		if u, err := url.Parse(o.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -77,6 +77,9 @@ func Load(ctx context.Context, o Options) (aws.Config, error) {
 		config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 			t.MaxIdleConns = 1024
 			t.MaxIdleConnsPerHost = 256
+			// Event streams share a connection (HTTP/2), and begin anew on it: one that has silently died
+			// has to be found out.
+			t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second}
 		})),
 	}
 	if o.Region != "" {

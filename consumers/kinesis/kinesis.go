@@ -125,7 +125,7 @@ type Source struct {
 
 	mu         sync.Mutex
 	shards     map[string]shard
-	subscribed map[string]time.Time // the last subscription to each shard
+	subscribed map[string]time.Time // when shards were subscribed to in the last seconds
 }
 
 var _ consumers.Source = (*Source)(nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -183,5 +184,6 @@ func (s *Source) mayFollow(shard string) time.Time {
 func (s *Source) followed(shard string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	maps.DeleteFunc(s.subscribed, func(_ string, at time.Time) bool { return time.Since(at) > respite })
 	s.subscribed[shard] = time.Now()
 }

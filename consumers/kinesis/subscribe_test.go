@@ -2,15 +2,21 @@ package kinesis
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +25,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/aws/smithy-go/middleware"
 
+	cloud "github.com/millstream/millstream/cloud/aws"
 	fake "github.com/millstream/millstream/fakes/kinesis"
 	"github.com/millstream/millstream/stream"
 )
@@ -597,4 +604,92 @@ func TestSubscriptionAggregates(t *testing.T) {
 			b.do(r.Close())
 		}
 	})
+}
+
+// What says neither where to go on nor which shards do is no end of the shard.
+func TestNoFalseEnd(t *testing.T) {
+	for operation, canned := range map[string][]byte{
+		callGetRecords: []byte(`{}`),
+		callSubscribe:  slices.Concat(frame(`{}`, ":message-type", "event", ":event-type", "initial-response"), event(`{"Records":[],"MillisBehindLatest":0}`)),
+	} {
+		for _, sdk := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/sdk=%t", operation, sdk), func(t *testing.T) {
+				inFan(t, fake.Options{}, func(b *bed) {
+					data := b.puts(0, 10)
+					left := 3
+					options := b.client.Options()
+					options.HTTPClient = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+						resp, err := b.web.Transport.RoundTrip(r)
+						if err == nil && left > 0 && strings.HasSuffix(r.Header.Get("X-Amz-Target"), operation) {
+							left--
+							resp.Body.Close()
+							resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(canned)), int64(len(canned))
+						}
+						return resp, err
+					})}
+					b.client = awskinesis.New(options)
+					o := Options{SDKDecoder: sdk}
+					if operation == callSubscribe {
+						o.Consumer = consumer
+					}
+					s := b.source(o)
+					b.want(b.read(b.open(s, shard0, stream.Position{}, ""), 10), data...)
+					if left != 0 || s.Counters() != (Counters{Retried: 3}) {
+						b.Fatalf("%d left, %+v", left, s.Counters())
+					}
+				})
+			})
+		}
+	}
+}
+
+// Subscriptions over HTTP/2, as the service requires it: two shards share a connection.
+func TestSubscriptionHTTP2(t *testing.T) {
+	server := fake.New(fake.Options{})
+	defer server.Close()
+	web := httptest.NewUnstartedServer(server)
+	var mu sync.Mutex
+	lines := make(map[string]bool)
+	web.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.Header.Get("X-Amz-Target"), callSubscribe) {
+			mu.Lock()
+			lines[r.Proto+" "+r.RemoteAddr] = true
+			mu.Unlock()
+		}
+		server.ServeHTTP(w, r)
+	})
+	web.EnableHTTP2 = true
+	web.StartTLS()
+	defer web.Close()
+	bundle := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_CA_BUNDLE", bundle)
+	config, err := cloud.Load(t.Context(), cloud.Options{Endpoint: web.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bed{T: t, server: server, client: awskinesis.NewFromConfig(config)}
+	b.do(server.CreateStream("s", 2))
+	b.register("s")
+	data := b.puts(0, 100)
+	s := b.fan(Options{})
+	var got []string
+	for i := range 2 {
+		r := b.open(s, shardName(i), stream.Position{}, "")
+		defer r.Close()
+		got = append(got, texts(b.fetch(r).Records)...)
+	}
+	slices.SortFunc(got, func(x, y string) int { return cmp.Or(len(x)-len(y), strings.Compare(x, y)) })
+	if !slices.Equal(got, data) {
+		t.Fatalf("%q", got)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for line := range lines {
+		if len(lines) != 1 || !strings.HasPrefix(line, "HTTP/2.0 ") {
+			t.Fatalf("%v", lines)
+		}
+	}
 }

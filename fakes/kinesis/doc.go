@@ -56,7 +56,8 @@
 // server, and are not its doing. On loopback about one request in ten loses its
 // connection, and sometimes its reply; the default retryer hides that, and
 // [DetachBody] avoids it. And all SubscribeToShard streams of one client share a
-// decoder without a lock: give each subscription a client of its own.
+// decoder without a lock: give each subscription a client or a protocol
+// (Options.Protocol) of its own.
 //
 // # Virtual time
 //
