@@ -72,6 +72,8 @@ func decodeAnswer(body []byte, next string) (a answer, ok bool) {
 				ok = d.keep(&s)
 				a.next = &s
 			}
+		case "ChildShards": // of a shard that has not ended; a shard ends once
+			ok = d.null()
 		default:
 			ok = false
 		}

@@ -73,6 +73,8 @@ func TestDecode(t *testing.T) {
 		{`{"Records":[]}`, true},
 		{`{"Records":[],"NextShardIterator":null,"MillisBehindLatest":12345678901}`, true},
 		{`{"Records":[],"ChildShards":[{"ShardId":"a","ParentShards":["b"],"HashKeyRange":{"StartingHashKey":"0","EndingHashKey":"1"}}]}`, false},
+		{`{"ChildShards":null,"Records":[]}`, true},
+		{`{"ChildShards":nul,"Records":[]}`, false},
 		{strings.NewReplacer(":", " :\n ", ",", "\t,\r ", "{", " { ", "]", " ] ").Replace(record(strings.ReplaceAll(whole, "E9", "E9 "))), true},
 		{record(`"PartitionKey":"a\"b\\cé😀\u00e9\ud83d\ude00\n"`), true},
 		{record(`"PartitionKey":"\ud83d"`), true},

@@ -3,11 +3,14 @@
 package kinesis
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -286,19 +289,19 @@ func TestPeerStart(t *testing.T) {
 	})
 }
 
-// The conformance suite over a server that others wrote, plain and aggregated.
+// The conformance suite over a server that others wrote: plain by our decoder, aggregated by the SDK's.
 func TestPeerConformance(t *testing.T) {
 	eachPeer(t, func(t *testing.T, p *peer) {
-		for _, packed := range []int{1, 7} {
+		for packed, sdk := range map[int]bool{1: false, 7: true} {
 			t.Run(fmt.Sprintf("packed=%d", packed), func(t *testing.T) {
 				consumertest.Run(t, func(t *testing.T) *consumertest.Stream {
 					q := &peer{T: t, client: p.client}
 					q.create(2)
 					return &consumertest.Stream{
-						Source:  q.source(Options{}),
+						Source:  q.source(Options{SDKDecoder: sdk}),
 						Publish: q.publish(packed),
-						Again:   func() (consumers.Source, error) { return q.source(Options{}), nil },
-						Bounded: func() (consumers.Source, error) { return q.source(Options{UntilEnd: true}), nil },
+						Again:   func() (consumers.Source, error) { return q.source(Options{SDKDecoder: sdk}), nil },
+						Bounded: func() (consumers.Source, error) { return q.source(Options{UntilEnd: true, SDKDecoder: sdk}), nil },
 						End: func(shard string) error {
 							_, r := q.rangeOf(shard)
 							q.splitAt(shard, middle(r))
@@ -309,6 +312,43 @@ func TestPeerConformance(t *testing.T) {
 					}
 				})
 			})
+		}
+	})
+}
+
+// What servers that others wrote reply is read without the SDK's decoder, and alike.
+func TestPeerDecode(t *testing.T) {
+	eachPeer(t, func(t *testing.T, p *peer) {
+		p.create(1)
+		for i := range 300 {
+			p.put(fmt.Sprint("ключ ", i), []byte(strings.Repeat("é\x00", i)))
+		}
+		replies := 0
+		options := p.client.Options()
+		options.HTTPClient = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			resp, err := http.DefaultTransport.RoundTrip(r)
+			if err == nil && strings.HasSuffix(r.Header.Get("X-Amz-Target"), callGetRecords) {
+				body, err := io.ReadAll(resp.Body)
+				p.do(err)
+				if _, ok := decodeAnswer(body, "NextShardIterator"); !ok {
+					t.Errorf("left to the SDK: %.300s", body)
+				}
+				p.do(differ(body))
+				replies++
+				resp.Body = io.NopCloser(bytes.NewReader(body))
+			}
+			return resp, err
+		})}
+		p.client = awskinesis.New(options)
+		r, err := p.source(Options{}).Open(t.Context(), shard0, stream.Position{}, "")
+		p.do(err)
+		for n := 0; n < 300; {
+			f, err := r.Read(t.Context())
+			p.do(err)
+			n += len(f.Records)
+		}
+		if replies == 0 {
+			t.Fatal("no reply")
 		}
 	})
 }
