@@ -150,18 +150,3 @@ func TestWithin(t *testing.T) {
 		}
 	})
 }
-
-func TestBackoff(t *testing.T) {
-	for n, most := range map[int]time.Duration{1: 200 * time.Millisecond, 2: 400 * time.Millisecond, 5: 3200 * time.Millisecond, 6: 5 * time.Second, 1000: 5 * time.Second} {
-		for range 100 {
-			if d := Backoff(n); d < most/2 || d >= most {
-				t.Errorf("attempt %d: %s", n, d)
-			}
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := Sleep(ctx, time.Hour); !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
-}

@@ -7,8 +7,6 @@ import (
 	"io"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -111,29 +109,4 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%v: %v", c.err, line)
 		}
 	}
-}
-
-func TestBackoff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for n := range 70 {
-			most := backoffMost
-			if n > 0 && n < 6 {
-				most = backoffFirst << (n - 1)
-			}
-			if d := Backoff(n); d < backoffFirst/2 || n > 0 && (d < most/2 || d > most) {
-				t.Errorf("%d: %s", n, d)
-			}
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := Sleep(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) {
-			t.Error(err)
-		}
-		if err := Sleep(t.Context(), time.Hour); err != nil {
-			t.Error(err)
-		}
-		if err := Sleep(ctx, 0); err == nil {
-			t.Error("a context that is done")
-		}
-	})
 }

@@ -41,6 +41,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azeventhubs/v2"
 
 	cloud "github.com/millstream/millstream/cloud/azure"
+	"github.com/millstream/millstream/cloud/retry"
 	"github.com/millstream/millstream/consumers"
 	"github.com/millstream/millstream/stream"
 )
@@ -372,7 +373,7 @@ func control[T any](ctx context.Context, s *Source, partition string, ask func(c
 		if kind := s.count(err); kind != cloud.Transient && kind != cloud.Throttled || time.Since(began) > controlPatience {
 			return v, s.explain(partition, err)
 		}
-		if cloud.Sleep(ctx, cloud.Backoff(n)) != nil {
+		if retry.Sleep(ctx, retry.Backoff(n)) != nil {
 			return v, fmt.Errorf("%w (%w)", s.explain(partition, err), ctx.Err())
 		}
 	}

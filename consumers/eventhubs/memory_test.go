@@ -13,7 +13,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azeventhubs/v2"
 
-	cloud "github.com/millstream/millstream/cloud/azure"
+	"github.com/millstream/millstream/cloud/retry"
 )
 
 // memory is a hub in memory behind the driver's seam. Its receivers behave as the SDK's do: they wait
@@ -205,7 +205,7 @@ func (l *link) ReceiveEvents(ctx context.Context, count int, _ *azeventhubs.Rece
 	defer l.m.mu.Unlock()
 	if l.next < 0 && l.m.attaching > 0 {
 		l.m.mu.Unlock()
-		err = cloud.Sleep(ctx, l.m.attaching)
+		err = retry.Sleep(ctx, l.m.attaching)
 		if l.m.mu.Lock(); err != nil {
 			return nil, err
 		}

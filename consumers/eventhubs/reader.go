@@ -11,6 +11,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azeventhubs/v2"
 
 	cloud "github.com/millstream/millstream/cloud/azure"
+	"github.com/millstream/millstream/cloud/retry"
 	"github.com/millstream/millstream/consumers"
 	"github.com/millstream/millstream/stream"
 )
@@ -83,7 +84,7 @@ func (r *reader) Read(ctx context.Context) (consumers.Fetch, error) {
 		if r.finished != nil {
 			return consumers.Fetch{Next: r.next, State: stream.CaughtUp, End: r.finished}, nil
 		}
-		if err := cloud.Sleep(ctx, time.Until(r.due)); err != nil {
+		if err := retry.Sleep(ctx, time.Until(r.due)); err != nil {
 			return consumers.Fetch{}, err
 		}
 		records, state, err := r.step(ctx)
@@ -325,7 +326,7 @@ func (r *reader) unanswered(ctx context.Context, err error) ([]stream.Record, st
 	if kind == cloud.Transient && time.Since(r.failing) > patience {
 		return nil, 0, fmt.Errorf("%w, for %s", r.src.explain(r.partition, err), patience)
 	}
-	wait := cloud.Backoff(r.failures)
+	wait := retry.Backoff(r.failures)
 	r.due = time.Now().Add(wait)
 	if kind == cloud.Throttled {
 		return nil, stream.Throttled, nil

@@ -10,7 +10,7 @@ import (
 	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
-	cloud "github.com/millstream/millstream/cloud/aws"
+	"github.com/millstream/millstream/cloud/retry"
 )
 
 const (
@@ -52,7 +52,7 @@ func (s *Source) registered(ctx context.Context) (string, error) {
 		case time.Since(began) > CreatingPatience:
 			return "", fmt.Errorf("kinesis: stream %s: consumer %s has been %s for %s: wait until it is ACTIVE", s.stream.Name, s.options.Consumer, d.ConsumerStatus, CreatingPatience)
 		}
-		if err := cloud.Sleep(ctx, creatingPoll); err != nil {
+		if err := retry.Sleep(ctx, creatingPoll); err != nil {
 			return "", fmt.Errorf("kinesis: stream %s: consumer %s is not ACTIVE yet: %w", s.stream.Name, s.options.Consumer, err)
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
 	cloud "github.com/millstream/millstream/cloud/aws"
+	"github.com/millstream/millstream/cloud/retry"
 	"github.com/millstream/millstream/consumers"
 	"github.com/millstream/millstream/consumers/consumertest"
 	fake "github.com/millstream/millstream/fakes/kinesis"
@@ -106,7 +107,7 @@ func (p *peer) nextSecond() {
 	first, err := s.now(p.Context())
 	p.do(err)
 	for t := first; t.from.Before(first.before); {
-		p.do(cloud.Sleep(p.Context(), 20*time.Millisecond))
+		p.do(retry.Sleep(p.Context(), 20*time.Millisecond))
 		t, err = s.now(p.Context())
 		p.do(err)
 	}

@@ -45,6 +45,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 
 	cloud "github.com/millstream/millstream/cloud/aws"
+	"github.com/millstream/millstream/cloud/retry"
 	"github.com/millstream/millstream/consumers"
 	"github.com/millstream/millstream/stream"
 )
@@ -277,7 +278,7 @@ func (s *Source) Tip(ctx context.Context) (string, error) {
 	if s.options.UntilEnd {
 		m.until = t.before
 		for t.from.Before(m.until) {
-			if err := cloud.Sleep(ctx, tipPoll); err != nil {
+			if err := retry.Sleep(ctx, tipPoll); err != nil {
 				return "", err
 			}
 			if t, err = s.now(ctx); err != nil {
@@ -385,7 +386,7 @@ func control[T any](ctx context.Context, s *Source, what string, call func(conte
 		if kind != transient && kind != throttled || time.Since(began) > controlPatience {
 			return out, s.explain(what, err)
 		}
-		if cloud.Sleep(ctx, cloud.Backoff(n)) != nil {
+		if retry.Sleep(ctx, retry.Backoff(n)) != nil {
 			return out, s.gaveUp(ctx, what, last)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
-	cloud "github.com/millstream/millstream/cloud/aws"
+	"github.com/millstream/millstream/cloud/retry"
 )
 
 const (
@@ -38,7 +38,7 @@ type polling struct {
 func (f *polling) close() {}
 
 func (f *polling) receive(ctx context.Context, p place) (reply, error) {
-	if err := cloud.Sleep(ctx, time.Until(f.due)); err != nil {
+	if err := retry.Sleep(ctx, time.Until(f.due)); err != nil {
 		return reply{}, err
 	}
 	if f.iterator == nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
-	cloud "github.com/millstream/millstream/cloud/aws"
+	"github.com/millstream/millstream/cloud/retry"
 	"github.com/millstream/millstream/consumers"
 	"github.com/millstream/millstream/stream"
 )
@@ -232,7 +232,7 @@ func (r *reader) drop() {
 
 // receive waits until the next try is due, takes in a reply, and says in which state the reader is.
 func (r *reader) receive(ctx context.Context) (stream.ReaderState, error) {
-	if err := cloud.Sleep(ctx, time.Until(r.due)); err != nil {
+	if err := retry.Sleep(ctx, time.Until(r.due)); err != nil {
 		return 0, err
 	}
 	in, err := r.feed.receive(ctx, r.place())
@@ -314,7 +314,7 @@ func (r *reader) failed(ctx context.Context, err error) (stream.ReaderState, err
 	if kind == transient && time.Since(r.failing) > patience {
 		return 0, fmt.Errorf("%s: %s has failed for %s: %w", r.subject(), what, patience, err)
 	}
-	wait := cloud.Backoff(r.failures)
+	wait := retry.Backoff(r.failures)
 	r.due = time.Now().Add(wait)
 	level := slog.LevelDebug
 	if kind != throttled && r.failures%warnEvery == 1 {

@@ -10,7 +10,7 @@ import (
 	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
-	cloud "github.com/millstream/millstream/cloud/aws"
+	"github.com/millstream/millstream/cloud/retry"
 	"github.com/millstream/millstream/stream"
 )
 
@@ -144,7 +144,7 @@ func (s *Source) children(ctx context.Context, parent string, told []types.Child
 			s.logger.Warn("a closed shard has no children: is the stream being deleted?", "stream", s.stream.Name, "shard", parent)
 			return nil, nil
 		}
-		if err := cloud.Sleep(ctx, cloud.Backoff(n)); err != nil {
+		if err := retry.Sleep(ctx, retry.Backoff(n)); err != nil {
 			return nil, err
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/aws/smithy-go/transport/http/protocol/awsjson"
 
-	cloud "github.com/millstream/millstream/cloud/aws"
+	"github.com/millstream/millstream/cloud/retry"
 )
 
 const callSubscribe = "SubscribeToShard"
@@ -133,7 +133,7 @@ func (f *subscription) over() error {
 
 // subscribe makes the call, not sooner than the service takes another one.
 func (f *subscription) subscribe(ctx context.Context, p place) error {
-	if err := cloud.Sleep(ctx, time.Until(f.src.mayFollow(*f.shard))); err != nil {
+	if err := retry.Sleep(ctx, time.Until(f.src.mayFollow(*f.shard))); err != nil {
 		return err
 	}
 	// The connection outlives this Read, but not this attempt when nothing comes of it.

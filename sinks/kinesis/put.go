@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
 	cloud "github.com/millstream/millstream/cloud/aws"
+	"github.com/millstream/millstream/cloud/retry"
 )
 
 // Limits of PutRecords (Kinesis Data Streams API reference).
@@ -91,7 +92,7 @@ func newPutter(ctx context.Context, a api, region, name string, c *counters, l *
 		case cloud.Classify(err) == cloud.Permanent || time.Since(began) > patience/4:
 			return nil, p.explain("DescribeStreamSummary", err)
 		}
-		if err := cloud.Sleep(ctx, cloud.Backoff(n)); err != nil {
+		if err := retry.Sleep(ctx, retry.Backoff(n)); err != nil {
 			return nil, err
 		}
 	}
@@ -183,9 +184,9 @@ func (p *putter) put(ctx context.Context, pending []entry, done func(at int)) er
 		if time.Since(progress) > patience {
 			return p.explain("PutRecords", fmt.Errorf("nothing stored for %s: %w", patience, err))
 		}
-		wait := cloud.Backoff(failures)
+		wait := retry.Backoff(failures)
 		p.logger.Debug("records failed: sending them again", "stream", p.stream.Name, "records", n-kept, "in", wait, "error", err)
-		if err := cloud.Sleep(ctx, wait); err != nil {
+		if err := retry.Sleep(ctx, wait); err != nil {
 			return err
 		}
 	}

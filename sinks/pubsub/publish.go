@@ -10,6 +10,7 @@ import (
 	pb "cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 
 	cloud "github.com/millstream/millstream/cloud/gcp"
+	"github.com/millstream/millstream/cloud/retry"
 )
 
 // refused is an entry that the service does not take, alone in its request.
@@ -162,7 +163,7 @@ func (p *publishing) request(ctx context.Context, entries []entry) error {
 		if p.since() > patience {
 			return fmt.Errorf("nothing stored for %s: %w", patience, cloud.Explain(err))
 		}
-		wait := cloud.Backoff(n)
+		wait := retry.Backoff(n)
 		p.logger.Debug("a request failed: sending it again", "topic", p.topic, "messages", len(entries), "in", wait, "error", err)
 		if err := p.sleep(ctx, wait); err != nil {
 			return err

@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	cloud "github.com/millstream/millstream/cloud/gcp"
+	"github.com/millstream/millstream/cloud/retry"
 	"github.com/millstream/millstream/stream"
 )
 
@@ -73,7 +74,7 @@ func (b *bed) intercept(ctx context.Context, in any, _ *grpc.UnaryServerInfo, ha
 		}
 	}
 	if f.slow > 0 {
-		_ = cloud.Sleep(ctx, f.slow)
+		_ = retry.Sleep(ctx, f.slow)
 	}
 	return nil, status.Error(f.code, "as the test asked")
 }

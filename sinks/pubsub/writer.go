@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	cloud "github.com/millstream/millstream/cloud/gcp"
+	"github.com/millstream/millstream/cloud/retry"
 )
 
 // Limits of Publish, see https://cloud.google.com/pubsub/quotas#resource_limits.
@@ -86,7 +87,7 @@ func newWriter(ctx context.Context, a api, topic string, c *counters, l *slog.Lo
 		case kind != cloud.Transient && kind != cloud.Throttled, time.Since(began) > patience/4:
 			return nil, w.explain(err)
 		}
-		if err := cloud.Sleep(ctx, cloud.Backoff(n)); err != nil {
+		if err := retry.Sleep(ctx, retry.Backoff(n)); err != nil {
 			return nil, fmt.Errorf("pubsub: topic %s: %w", topic, err)
 		}
 	}

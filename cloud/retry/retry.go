@@ -1,4 +1,5 @@
-package gcp
+// Package retry waits between attempts.
+package retry
 
 import (
 	"context"
@@ -7,16 +8,16 @@ import (
 )
 
 const (
-	backoffFirst = 200 * time.Millisecond
-	backoffMost  = 5 * time.Second
+	first = 200 * time.Millisecond
+	most  = 5 * time.Second
 )
 
 // Backoff is how long to wait after attempt n (1, 2, …) has failed: 200 ms, doubling, at most 5 s, with
 // jitter over its upper half, so that many callers do not come back together.
 func Backoff(n int) time.Duration {
-	d := backoffMost
+	d := most
 	if n < 6 {
-		d = min(backoffMost, backoffFirst<<max(0, n-1))
+		d = min(most, first<<max(0, n-1))
 	}
 	return d/2 + rand.N(d/2)
 }

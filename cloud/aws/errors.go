@@ -1,11 +1,8 @@
 package aws
 
 import (
-	"context"
 	"errors"
-	"math/rand/v2"
 	"strings"
-	"time"
 
 	"github.com/aws/smithy-go"
 )
@@ -37,34 +34,4 @@ func Classify(err error) Failure {
 		return Transient
 	}
 	return Permanent
-}
-
-const (
-	backoffFirst = 200 * time.Millisecond
-	backoffMost  = 5 * time.Second
-)
-
-// Backoff is how long to wait after attempt n (1, 2, …) has failed: 200 ms, doubling, at most 5 s, with
-// jitter over its upper half, so that many callers do not come back together.
-func Backoff(n int) time.Duration {
-	d := backoffMost
-	if n < 6 {
-		d = min(backoffMost, backoffFirst<<max(0, n-1))
-	}
-	return d/2 + rand.N(d/2)
-}
-
-// Sleep waits for d, or until ctx is done and then returns its error.
-func Sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
