@@ -264,7 +264,7 @@ func TestIntegrationUniversal(t *testing.T) {
 	}
 	withGroup := func(t *testing.T, group string) (message.Publisher, message.Subscriber) {
 		sub, err := NewSubscriber(Options{Namespace: "local", Endpoint: server.Endpoint(), CheckEvery: 100 * time.Millisecond, Logger: quietLog}, consumers.Config{
-			Unmarshal: OpenEnvelope,
+			Unmarshal: consumers.OpenEnvelope,
 			Join: func(topic string) (stream.Group, error) {
 				mu.Lock()
 				defer mu.Unlock()

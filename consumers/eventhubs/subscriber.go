@@ -2,14 +2,8 @@ package eventhubs
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-
-	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/millstream/millstream/consumers"
-	"github.com/millstream/millstream/stream"
 )
 
 // NewSubscriber returns a Watermill subscriber whose topics are hubs of o.Namespace. o.Hub is ignored;
@@ -21,28 +15,4 @@ func NewSubscriber(o Options, c consumers.Config) (*consumers.Subscriber, error)
 		return New(ctx, of)
 	}
 	return consumers.New(c)
-}
-
-// OpenEnvelope is a consumers.Config.Unmarshal for events that sinks/eventhubs.Envelope made:
-//
-//	{"uuid":"…","metadata":{…},"payload":"<base64>"}
-//
-// Anything else is an error.
-func OpenEnvelope(_ string, r *stream.Record) (*message.Message, error) {
-	var e struct {
-		UUID     *string          `json:"uuid"`
-		Metadata message.Metadata `json:"metadata"`
-		Payload  []byte           `json:"payload"`
-	}
-	if err := json.Unmarshal(r.Data, &e); err != nil {
-		return nil, fmt.Errorf("envelope: %w", err)
-	}
-	if e.UUID == nil {
-		return nil, errors.New("envelope: no uuid")
-	}
-	m := message.NewMessage(*e.UUID, e.Payload)
-	if e.Metadata != nil {
-		m.Metadata = e.Metadata
-	}
-	return m, nil
 }

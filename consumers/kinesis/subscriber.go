@@ -2,13 +2,8 @@ package kinesis
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-
-	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/millstream/millstream/consumers"
-	"github.com/millstream/millstream/stream"
 )
 
 // NewSubscriber returns a Watermill subscriber whose topics are streams, by name or ARN. o.Stream is
@@ -20,28 +15,4 @@ func NewSubscriber(o Options, c consumers.Config) (*consumers.Subscriber, error)
 		return New(ctx, of)
 	}
 	return consumers.New(c)
-}
-
-// OpenEnvelope is a consumers.Config.Unmarshal for records that sinks/kinesis.Envelope made:
-//
-//	{"uuid":"…","metadata":{…},"payload":"<base64>"}
-//
-// Anything else is an error.
-func OpenEnvelope(_ string, r *stream.Record) (*message.Message, error) {
-	var e struct {
-		UUID     *string          `json:"uuid"`
-		Metadata message.Metadata `json:"metadata"`
-		Payload  []byte           `json:"payload"`
-	}
-	if err := json.Unmarshal(r.Data, &e); err != nil {
-		return nil, fmt.Errorf("envelope: %w", err)
-	}
-	if e.UUID == nil {
-		return nil, fmt.Errorf("envelope: no uuid")
-	}
-	m := message.NewMessage(*e.UUID, e.Payload)
-	if e.Metadata != nil {
-		m.Metadata = e.Metadata
-	}
-	return m, nil
 }

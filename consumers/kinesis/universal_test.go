@@ -16,6 +16,7 @@ import (
 	"github.com/millstream/millstream/consumers"
 	"github.com/millstream/millstream/consumers/consumertest"
 	fake "github.com/millstream/millstream/fakes/kinesis"
+	"github.com/millstream/millstream/sinks"
 	sink "github.com/millstream/millstream/sinks/kinesis"
 	"github.com/millstream/millstream/stream"
 )
@@ -50,12 +51,12 @@ func TestUniversal(t *testing.T) {
 		return server.CreateStream(topic, 1)
 	}
 	withGroup := func(t *testing.T, group string) (message.Publisher, message.Subscriber) {
-		pub, err := sink.NewPublisher(t.Context(), sink.PublisherOptions{Client: client, Marshal: sink.Envelope, Logger: quiet})
+		pub, err := sink.NewPublisher(t.Context(), sink.PublisherOptions{Client: client, Marshal: sinks.Envelope, Logger: quiet})
 		if err != nil {
 			t.Fatal(err)
 		}
 		sub, err := NewSubscriber(Options{Client: client, PollEvery: 20 * time.Millisecond, Logger: quiet}, consumers.Config{
-			Unmarshal: OpenEnvelope,
+			Unmarshal: consumers.OpenEnvelope,
 			Join: func(topic string) (stream.Group, error) {
 				mu.Lock()
 				defer mu.Unlock()

@@ -2,7 +2,6 @@ package kinesis
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,7 +25,7 @@ type PublisherOptions struct {
 	Region, Endpoint string             // as in cloud/aws.Options
 	Client           *awskinesis.Client // used instead of one made from Region and Endpoint
 	// Marshal makes the record's data of a message. Default: the payload alone, what any other
-	// consumer of the stream expects; UUID and metadata are then not transported. Envelope keeps them.
+	// consumer of the stream expects; UUID and metadata are then not transported. sinks.Envelope keeps them.
 	Marshal func(*message.Message) ([]byte, error)
 	Logger  *slog.Logger // default: slog.Default()
 }
@@ -62,19 +61,6 @@ func NewPublisher(ctx context.Context, o PublisherOptions) (*Publisher, error) {
 	}
 	p.ctx, p.close = context.WithCancel(context.WithoutCancel(ctx))
 	return p, nil
-}
-
-// Envelope marshals a message with its UUID and metadata, as
-//
-//	{"uuid":"…","metadata":{…},"payload":"<base64>"}
-//
-// which consumers/kinesis reads back with OpenEnvelope.
-func Envelope(m *message.Message) ([]byte, error) {
-	return json.Marshal(struct {
-		UUID     string           `json:"uuid"`
-		Metadata message.Metadata `json:"metadata,omitempty"`
-		Payload  []byte           `json:"payload"`
-	}{m.UUID, m.Metadata, m.Payload})
 }
 
 // Counters returns what has been met so far. Safe for concurrent use.
