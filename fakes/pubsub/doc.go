@@ -51,7 +51,8 @@
 // ordering key at a time; it ignores retry policies and flow control, knows no exactly-once errors
 // (acknowledgements always succeed), sends nothing in the order of publishing, forgets messages after
 // ten minutes, keeps those that are acknowledged, and has none of the faults above but errors in place
-// of calls. It has what is absent here: schemas, snapshots and Seek, dead-letter topics, message
+// of calls. When a message comes again it writes the ack id that it may be sending still, which the race
+// detector reports. It has what is absent here: schemas, snapshots and Seek, dead-letter topics, message
 // transforms.
 //
 // # What differs from the service

@@ -17,7 +17,10 @@ const keyTurn = 100
 
 // pending says that something may be sent: not what follows messages that a lost client still holds.
 func (k *key) pending() bool {
-	return k.next < len(k.window) || k.fresh.len() > 0 && (k.owner == nil || !k.owner.closed)
+	if k.owner != nil && k.owner.closed && k.next > 0 {
+		return false
+	}
+	return k.next < len(k.window) || k.fresh.len() > 0
 }
 
 // list puts k where the streams look that may take it. The caller holds mu.
@@ -97,7 +100,8 @@ func (s *subscription) settle(sl *slot) {
 	s.tidy(k)
 }
 
-// resend makes a message and all that follow it wait again, and lets any stream have them.
+// resend makes a message and all that follow it wait again. If nothing before them is outstanding, any
+// stream may have them.
 func (s *subscription) resend(k *key, i uint32) {
 	from := 0
 	for k.window[from] != i {
@@ -107,12 +111,10 @@ func (s *subscription) resend(k *key, i uint32) {
 		sl := s.slots.get(j)
 		s.back(sl)
 		s.waits++
-		if sl.state == out {
-			sl.state = waiting
-		}
+		sl.state = waiting // what was acknowledged is to be acknowledged again
 	}
-	k.next = min(k.next, from)
-	if !k.listed {
+	k.next = from
+	if from == 0 && !k.listed {
 		k.owner = nil
 	}
 	s.list(k)

@@ -5,6 +5,8 @@ package pubsub_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -54,13 +56,6 @@ func fill(t testing.TB, server *pubsub.Server, n int) {
 	}
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // raw is a codec that leaves bytes as they are.
 type raw struct{ encoding.CodecV2 }
 
@@ -80,6 +75,7 @@ func drain(t testing.TB, address string, n, streams int) {
 	defer stop()
 	var left atomic.Int64
 	left.Store(int64(n))
+	all := make(chan struct{}) // closed when all have come
 	var running sync.WaitGroup
 	for range streams {
 		running.Go(func() {
@@ -95,25 +91,45 @@ func drain(t testing.TB, address string, n, streams int) {
 			if err == nil {
 				err = stream.SendMsg(&pubsubpb.StreamingPullRequest{Subscription: speedName, StreamAckDeadlineSeconds: 60})
 			}
-			for err == nil && left.Load() > 0 {
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			var sending sync.Mutex
+			running.Go(func() {
+				select {
+				case <-all:
+				case <-ctx.Done():
+				}
+				sending.Lock()
+				defer sending.Unlock()
+				stream.CloseSend() // the server ends the stream when it has read what came before
+			})
+			for {
 				var in []byte
-				if err = stream.RecvMsg(&in); err != nil {
-					break
+				if err := stream.RecvMsg(&in); err != nil {
+					if !errors.Is(err, io.EOF) {
+						t.Error(err)
+					}
+					return
 				}
 				acks := &pubsubpb.StreamingPullRequest{AckIds: ackIDs(in)}
-				err = stream.SendMsg(acks)
-				if left.Add(-int64(len(acks.AckIds))) <= 0 {
-					stop()
+				sending.Lock()
+				err := stream.SendMsg(acks)
+				sending.Unlock()
+				if err != nil {
+					t.Error(err)
+					return
 				}
-			}
-			if err != nil && ctx.Err() == nil {
-				t.Error(err)
+				if n := int64(len(acks.AckIds)); n > 0 && left.Add(-n) == 0 {
+					close(all)
+				}
 			}
 		})
 	}
 	running.Wait()
-	if left.Load() > 0 {
-		t.Errorf("%d messages have not come", left.Load())
+	if n := left.Load(); n != 0 {
+		t.Errorf("%d messages have not come", n)
 	}
 }
 
