@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	gcp "cloud.google.com/go/pubsub/v2"
 	apiv1 "cloud.google.com/go/pubsub/v2/apiv1"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/api/option"
@@ -172,6 +173,30 @@ func client(t testing.TB, address string, n int) {
 		must(t, c.Acknowledge(ctx, &pubsubpb.AcknowledgeRequest{Subscription: speedName, AckIds: ids}))
 		n -= len(ids)
 	}
+	must(t, stream.CloseSend())
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("in place of the end: %v", err)
+	}
+}
+
+// receive drains with the SDK's Subscriber and an empty handler.
+func receive(t testing.TB, address string, n int) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	c, err := gcp.NewClient(ctx, "p", option.WithEndpoint(address), option.WithoutAuthentication(),
+		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
+	must(t, err)
+	defer c.Close()
+	var got atomic.Int64
+	subscriber := c.Subscriber("speed")
+	subscriber.ReceiveSettings.MaxOutstandingMessages = 100_000
+	must(t, subscriber.Receive(ctx, func(_ context.Context, m *gcp.Message) {
+		m.Ack()
+		if got.Add(1) == int64(n) {
+			stop()
+		}
+	}))
 }
 
 // TestSpeed reports the rates and fails when one is far below what it should be. It judges by
@@ -220,6 +245,7 @@ func BenchmarkStreamingPull(b *testing.B) {
 	for name, run := range map[string]func(b *testing.B, address string){
 		"wire":   func(b *testing.B, address string) { drain(b, address, speedMessages, 2) },
 		"client": func(b *testing.B, address string) { client(b, address, speedMessages) },
+		"sdk":    func(b *testing.B, address string) { receive(b, address, speedMessages) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			server, address := filled(b)
