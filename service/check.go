@@ -102,6 +102,13 @@ func (s *Settings) guarantee(sink string) string {
 		return err.Error()
 	}
 	source, err := parseLocation("--source", s.Source)
+	var within string
+	if err == nil && source.scheme == "pubsub" {
+		var all string
+		if all, within = s.pubsubGuarantee(source); all != "" {
+			return all
+		}
+	}
 	switch {
 	case err == nil && source.scheme == "stdin":
 		return "at most once after a crash: what was read from a pipe and not yet saved cannot be read again. Use a file to be able to resume"
@@ -110,7 +117,7 @@ func (s *Settings) guarantee(sink string) string {
 	}
 	switch l.scheme {
 	case "file", "s3", "gs", "azblob":
-		return "exactly once: a file is named after its checkpoint and created only if absent, so a repeated delivery finds its name taken. Readers ignore names starting with _ or ."
+		return "exactly once" + within + ": a file is named after its checkpoint and created only if absent, so a repeated delivery finds its name taken. Readers ignore names starting with _ or ."
 	case "kinesis", "pubsub":
 		return "at least once: a crash between sending and the next checkpoint sends rows again. Every row carries _id, the same each time: deduplicate by it"
 	case "stdout":
@@ -140,7 +147,9 @@ func (s *Settings) access() []string {
 				lines = append(lines, "Azure Event Hubs Data Receiver on event hub "+l.rest)
 			}
 		case "pubsub":
-			if !read {
+			if read {
+				lines = append(lines, pubsubAccess(l)...)
+			} else {
 				lines = append(lines, "pubsub.topics.publish on topic "+l.rest+" (role Pub/Sub Publisher)")
 			}
 		case "s3":

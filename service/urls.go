@@ -69,7 +69,7 @@ func (l location) only(known ...string) error {
 }
 
 var schemes = map[string][]string{
-	"--source":      {"file", "stdin", "kinesis", "eventhubs"},
+	"--source":      {"file", "stdin", "kinesis", "pubsub", "eventhubs"},
 	"--sink":        {"file", "stdout", "kinesis", "pubsub", "s3", "gs", "azblob"},
 	"--dead-letter": {"file", "stdout", "kinesis", "pubsub", "s3", "gs", "azblob"},
 }
@@ -118,6 +118,8 @@ func openSource(ctx context.Context, s *Settings, logger *slog.Logger) (openedSo
 		return openKinesis(ctx, l, s, logger)
 	case "eventhubs":
 		return openEventHubs(ctx, l, s, logger)
+	case "pubsub":
+		return openPubSub(ctx, l, s, logger)
 	}
 	return openedSource{}, l.unknown()
 }

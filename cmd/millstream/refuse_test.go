@@ -67,7 +67,7 @@ func TestSettingsAreRefused(t *testing.T) {
 		{"no source", run(), "", "--source: is missing: give a URL or a path"},
 		{"no sink", run("--source", "in.ndjson"), "", "--sink: is missing: results would go nowhere. Try --sink stdout: or --sink ./out"},
 		{"no such file", run("--source", "nothing.ndjson", "--sink", "out"), "", "--source: …/nothing.ndjson: no such file or folder"},
-		{"unknown source", run("--source", "kafka://x", "--sink", "out"), "", "--source: kafka://x: unknown kind kafka: it is one of eventhubs, file, kinesis, stdin"},
+		{"unknown source", run("--source", "kafka://x", "--sink", "out"), "", "--source: kafka://x: unknown kind kafka: it is one of eventhubs, file, kinesis, pubsub, stdin"},
 		{"misspelt source", run("--source", "kinessis://x", "--sink", "out"), "", "--source: kinessis://x: unknown kind kinessis: did you mean kinesis?"},
 		{"source's parameter", run("--source", "kinesis://x?regin=y", "--sink", "out"), "", "--source: kinesis://x?regin=y: has no parameter regin: did you mean region?"},
 		{"file's parameter", run("--source", "file:///x?rat=1", "--sink", "out"), "", "--source: file:///x?rat=1: unknown parameter rat; a file source has only rate"},

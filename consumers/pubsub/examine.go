@@ -16,7 +16,7 @@ import (
 )
 
 // askPatience is how long New asks a service that does not answer.
-const askPatience = 5 * time.Second
+const askPatience = 3 * time.Second
 
 // consume is the permission that reading needs.
 const consume = "pubsub.subscriptions.consume"
