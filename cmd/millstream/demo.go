@@ -45,7 +45,7 @@ func demoCommand() *cobra.Command {
 			return d.run(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVar(&d.source, "source", "kinesis", "what the worker reads: kinesis, or eventhubs, which needs node 18 or later")
+	cmd.Flags().StringVar(&d.source, "source", "kinesis", "what the worker reads: kinesis; pubsub; or eventhubs, which needs node 18 or later")
 	cmd.Flags().DurationVar(&d.duration, "for", 20*time.Second, "how long to run")
 	cmd.Flags().StringVar(&d.dir, "dir", "", "folder for state, results and the worker's log (default: a fresh temporary one)")
 	return cmd
@@ -78,14 +78,14 @@ func (d *demo) run(ctx context.Context) (err error) {
 		"--where", `type == "view"`, "--key", "page", "--time", "at",
 		"--window", "tumbling:" + demoWindow.String(),
 		"--aggregate", "count() as views, sum(ms) as total_ms, min(ms) as fastest, max(ms) as slowest",
-		"--out-of-order", demoBound.String(), "--until", until.Format(time.RFC3339),
+		"--out-of-order", source.bound().String(), "--until", until.Format(time.RFC3339),
 		"--sink", filepath.Join(d.dir, "rows"), "--dead-letter", filepath.Join(d.dir, "dead-letter"),
 		"--checkpoint", filepath.Join(d.dir, "state"), "--checkpoint-every", "1s", "--lease", "2s",
 		"--name", "demo", "--http", d.http, "--log-format", "json",
 	}
 	d.view = newView(os.Stdout, filepath.Join(d.dir, "rows"), source.partition)
-	d.view.say("%s with %d partitions takes %d clicks a second; some disordered, late or broken.\nThe worker is this program:\n\n  millstream %s\n",
-		source.name, demoPartitions, source.rate, shellWords(d.args))
+	d.view.say("%s with %d partitions takes %d clicks a second; some disordered, late or broken.\n%sThe worker is this program:\n\n  millstream %s\n",
+		source.name, demoPartitions, source.rate, source.note, shellWords(d.args))
 
 	feeding, stopFeeding := context.WithCancel(ctx)
 	defer stopFeeding()

@@ -59,7 +59,7 @@ func (c *clicks) record(now time.Time) click {
 	switch n := r.IntN(1000); {
 	case n < 100:
 		at = at.Add(-time.Duration(r.Int64N(int64(demoBound))))
-	case n < 104: // too late for its window
+	case n < 104 && !c.source.any: // too late for its window
 		at = at.Add(-20 * time.Second)
 	case n == 104: // a clock that is a year ahead
 		at = at.AddDate(1, 0, 0)

@@ -48,7 +48,7 @@ func exactAnswer(source *demoSource, until time.Time) (map[string]total, error) 
 				watermark = w
 			}
 			start := time.UnixMilli(e.At.UnixMilli() / demoWindow.Milliseconds() * demoWindow.Milliseconds()).UTC()
-			late := !start.Add(demoWindow).After(before)
+			late := !source.any && !start.Add(demoWindow).After(before)
 			if e.At.Before(until) && e.Type == "view" && !late {
 				t := total{Start: start.Format(time.RFC3339), Page: *e.Page, Fastest: e.MS, Slowest: e.MS}
 				if old, ok := rows[t.key()]; ok {
@@ -59,7 +59,7 @@ func exactAnswer(source *demoSource, until time.Time) (map[string]total, error) 
 				t.Fastest, t.Slowest = min(t.Fastest, e.MS), max(t.Slowest, e.MS)
 				rows[t.key()] = t
 			}
-			if !watermark.Before(until) {
+			if !source.any && !watermark.Before(until) {
 				break
 			}
 		}

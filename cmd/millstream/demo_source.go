@@ -31,12 +31,23 @@ type demoSource struct {
 	name string // with its article
 	url  string // for --source
 	rate int    // clicks a second
+	note string // what is to be known about it, a line
+	any  bool   // records come in any order: none may depend on it
 	// put appends clicks, and does not keep their bytes.
 	put func([]click) error
 	// records returns all that was put, by partition, in order.
 	records   func() (map[string][]arrival, error)
 	partition func(string) string // a partition's name for people
 	close     func() error
+}
+
+// bound is how much records may be disordered. Where they come in any order it is generous: streams and
+// redeliveries overtake each other.
+func (s *demoSource) bound() time.Duration {
+	if s.any {
+		return 5 * demoBound
+	}
+	return demoBound
 }
 
 const (
@@ -51,8 +62,10 @@ func startDemoSource(ctx context.Context, kind string) (*demoSource, error) {
 		return demoKinesis()
 	case "eventhubs":
 		return demoEventHubs(ctx)
+	case "pubsub":
+		return demoPubSub()
 	}
-	return nil, &service.SettingError{Setting: "--source", Problem: kind + ": the demo has kinesis and eventhubs"}
+	return nil, &service.SettingError{Setting: "--source", Problem: kind + ": the demo has kinesis, pubsub and eventhubs"}
 }
 
 // demoKinesis is in this process.

@@ -107,7 +107,7 @@ func TestSettingsAreRefused(t *testing.T) {
 		{"sink out of reach", query("--sink", "s3://b/p?region=us-east-1&endpoint="+nowhere), "", "--sink: s3://b/p: cannot be written: …cannot reach " + nowhere + "…connection refused"},
 		{"stream out of reach", run("--source", "kinesis://s?region=us-east-1&endpoint="+nowhere, "--sink", "out"), "", "--source: …stream s…connection refused…"},
 		{"demo too short", []string{"demo", "--for", "1s"}, "", "--for: give the demo 6s at least…"},
-		{"demo of something else", []string{"demo", "--source", "kafka"}, "", "--source: kafka: the demo has kinesis and eventhubs"},
+		{"demo of something else", []string{"demo", "--source", "kafka"}, "", "--source: kafka: the demo has kinesis, pubsub and eventhubs"},
 		{"demo with node out of reach", []string{"demo", "--source", "eventhubs"}, "PATH=/nowhere", "--source eventhubs: event hubs stand-in: needs node 18 or later, which is not in PATH (without --source the demo needs nothing)"},
 		{"event hub out of reach", run("--source", "eventhubs://n/h?endpoint="+nowhere, "--sink", "out"), "", "--source: event hubs: n/h: …connection refused…"},
 		{"no entry number", []string{"checkpoints", "show", "p", "x"}, "", "NUMBER: x is not the number of an entry"},
