@@ -42,7 +42,9 @@
 //
 // The server reads the clock only through package time. In a testing/synctest bubble use
 // [Server.ClientOptions] in place of [Server.Start]: connections are then in memory, which lets virtual
-// time advance, and still carry the whole conversation.
+// time advance, and still carry the whole conversation. The SDK's Receive needs care there (seen with
+// v2.6.2): it holds a mutex while it waits to open a stream again, which stops virtual time for ever when
+// another of its goroutines wants that mutex, and one of its goroutines ends up to 10 s after it.
 //
 // # What differs from Google's pstest
 //

@@ -125,12 +125,27 @@ func (c *call) request(in *pb.StreamingPullRequest) error {
 	if fault.happens(c.stream.Context()) {
 		return fault.err()
 	}
+	reply := c.pretend(in)
 	if !fault.Forget {
-		if reply := c.confirm(in); reply != nil {
-			c.reply(reply)
-		}
+		reply = c.confirm(in)
+	}
+	if reply != nil {
+		c.reply(reply)
 	}
 	return fault.lost()
+}
+
+// pretend says of all that it is done, where that is said.
+func (c *call) pretend(in *pb.StreamingPullRequest) *pb.StreamingPullResponse {
+	p := c.sub.properties()
+	if !p.exactlyOnce {
+		return nil
+	}
+	return &pb.StreamingPullResponse{
+		AcknowledgeConfirmation:       &pb.StreamingPullResponse_AcknowledgeConfirmation{AckIds: in.AckIds},
+		ModifyAckDeadlineConfirmation: &pb.StreamingPullResponse_ModifyAckDeadlineConfirmation{AckIds: in.ModifyDeadlineAckIds},
+		SubscriptionProperties:        &pb.StreamingPullResponse_SubscriptionProperties{ExactlyOnceDeliveryEnabled: true, MessageOrderingEnabled: p.ordered},
+	}
 }
 
 // confirm does the work, and with exactly-once delivery says what became of it.
@@ -154,14 +169,14 @@ func (c *call) confirm(in *pb.StreamingPullRequest) *pb.StreamingPullResponse {
 	if out.AcknowledgeConfirmation == nil && out.ModifyAckDeadlineConfirmation == nil {
 		return nil
 	}
-	out.SubscriptionProperties = &pb.StreamingPullResponse_SubscriptionProperties{ExactlyOnceDeliveryEnabled: true, MessageOrderingEnabled: c.sub.ordered()}
+	out.SubscriptionProperties = &pb.StreamingPullResponse_SubscriptionProperties{ExactlyOnceDeliveryEnabled: true, MessageOrderingEnabled: c.sub.properties().ordered}
 	return out
 }
 
-func (s *subscription) ordered() bool {
+func (s *subscription) properties() properties {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.config.EnableMessageOrdering
+	return properties{s.config.EnableExactlyOnceDelivery, s.config.EnableMessageOrdering}
 }
 
 func (c *call) reply(r *pb.StreamingPullResponse) {
