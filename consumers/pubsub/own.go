@@ -3,6 +3,7 @@ package pubsub
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"net/url"
 	"strings"
 	"sync"
@@ -79,7 +80,7 @@ func (p *own) pull(ctx context.Context) error {
 		p.pulling.Go(func() { p.stream(ctx, cancel) })
 	}
 	<-ctx.Done()
-	if err := context.Cause(ctx); err != context.Canceled {
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
@@ -164,9 +165,9 @@ func (p *own) settle(leases []string, ack bool) {
 	} else {
 		p.nacks = append(p.nacks, leases...)
 	}
-	enough := len(p.acks)+len(p.nacks) >= sendMost
+	n := len(p.acks) + len(p.nacks)
 	p.mu.Unlock()
-	if enough {
+	if n == len(leases) || n >= sendMost {
 		p.poke()
 	}
 }
@@ -181,19 +182,31 @@ func (p *own) poke() {
 // send tells the service what is settled, until close.
 func (p *own) send() {
 	defer close(p.sent)
-	tick := time.NewTicker(sendEvery)
-	defer tick.Stop()
-	for last := false; ; {
-		p.flush()
-		if last {
+	for {
+		select {
+		case <-p.wake:
+			p.mu.Lock()
+			few := len(p.acks)+len(p.nacks) < sendMost
+			p.mu.Unlock()
+			if few {
+				p.gather()
+			}
+			p.flush()
+		case <-p.closing:
+			p.flush()
 			return
 		}
-		select {
-		case <-tick.C:
-		case <-p.wake:
-		case <-p.closing:
-			last = true
-		}
+	}
+}
+
+// gather waits for more to send.
+func (p *own) gather() {
+	t := time.NewTimer(sendEvery)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-p.wake:
+	case <-p.closing:
 	}
 }
 
