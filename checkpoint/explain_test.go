@@ -355,6 +355,23 @@ func TestFactsWatchOldHeartbeats(t *testing.T) {
 			if beats {
 				time.AfterFunc(4*time.Second, func() { beat(2) })
 			}
+			steady := time.NewTicker(time.Second)
+			defer steady.Stop()
+			stop := make(chan struct{})
+			defer close(stop)
+			go func() {
+				for n := 1; ; n++ {
+					if err := b.Put(t.Context(), "p/members/m2", fmt.Appendf(nil, `{"id":"m2","beat":%d,"clock":%q}`, n, time.Now().UTC().Format(time.RFC3339Nano))); err != nil {
+						t.Error(err)
+					}
+					select {
+					case <-steady.C:
+					case <-stop:
+						return
+					}
+				}
+			}()
+			synctest.Wait()
 			began := time.Now()
 			f, err := open(t, Config{Bucket: b, Name: "p"}).Facts(t.Context(), true)
 			if err != nil {
@@ -362,6 +379,9 @@ func TestFactsWatchOldHeartbeats(t *testing.T) {
 			}
 			if m := f.member("m1"); m == nil || m.Alive != beats || time.Since(began) > 8*time.Second {
 				t.Errorf("beating %t: %+v after %s", beats, m, time.Since(began))
+			}
+			if m := f.member("m2"); m == nil || f.Now.Sub(m.Clock) > time.Second {
+				t.Errorf("beating %t: the one that was not in doubt is %+v at %s", beats, m, f.Now)
 			}
 		})
 	}

@@ -49,6 +49,19 @@ type Member struct {
 // the future, is that of a dead member or of a wrong clock: with patient set it is looked at again
 // after half a lease, in which a living member writes it twice.
 func (s *Store) Facts(ctx context.Context, patient bool) (*Facts, error) {
+	beats := make(map[string]*observer)
+	if err := s.lookAtAll(ctx, beats); err != nil {
+		return nil, err
+	}
+	if patient && slices.ContainsFunc(slices.Collect(maps.Values(beats)), func(o *observer) bool { return !s.fresh(o.beat.Clock) }) {
+		t := time.NewTimer(s.lease / 2)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil, context.Cause(ctx)
+		}
+	}
 	logs, err := s.logs(ctx)
 	if err != nil {
 		return nil, err
@@ -72,35 +85,9 @@ func (s *Store) Facts(ctx context.Context, patient bool) (*Facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	ids, err := s.members(ctx)
-	if err != nil {
+	// Once more, so that whoever owns a log that was read is known, and nobody has grown old meanwhile.
+	if err := s.lookAtAll(ctx, beats); err != nil {
 		return nil, err
-	}
-	beats := make(map[string]*observer, len(ids))
-	for _, id := range ids {
-		beats[id] = &observer{}
-	}
-	look := func(id string) error {
-		if err := s.look(ctx, beats[id], id); err != nil {
-			return fmt.Errorf("member %s: %w", id, err)
-		}
-		return nil
-	}
-	if err := each(maps.Keys(beats), look); err != nil {
-		return nil, err
-	}
-	doubtful := slices.DeleteFunc(ids, func(id string) bool { return s.fresh(beats[id].beat.Clock) })
-	if len(doubtful) > 0 && patient {
-		t := time.NewTimer(s.lease / 2)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return nil, context.Cause(ctx)
-		}
-		if err := each(slices.Values(doubtful), look); err != nil {
-			return nil, err
-		}
 	}
 	f.Now = time.Now()
 	for id, o := range beats {
@@ -110,6 +97,25 @@ func (s *Store) Facts(ctx context.Context, patient bool) (*Facts, error) {
 	}
 	slices.SortFunc(f.Members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	return f, nil
+}
+
+// lookAtAll reads the heartbeats of all members, those already watched and new ones.
+func (s *Store) lookAtAll(ctx context.Context, beats map[string]*observer) error {
+	ids, err := s.members(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if beats[id] == nil {
+			beats[id] = &observer{}
+		}
+	}
+	return each(maps.Keys(beats), func(id string) error {
+		if err := s.look(ctx, beats[id], id); err != nil {
+			return fmt.Errorf("member %s: %w", id, err)
+		}
+		return nil
+	})
 }
 
 // readsAtOnce is how many objects are read at the same time: a fleet has thousands of logs.
