@@ -132,8 +132,8 @@ func New(ctx context.Context, o Options) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pubsub: %w", err)
 	}
-	watch := option.WithGRPCDialOption(grpc.WithChainStreamInterceptor(s.watch(subscriptions)))
-	if s.client, err = cloud.PubSub(ctx, cloud.Options{Project: o.Project, Endpoint: o.Endpoint}, append(slices.Clone(o.ClientOptions), watch)...); err != nil {
+	options := append(slices.Clone(o.ClientOptions), option.WithGRPCDialOption(grpc.WithChainStreamInterceptor(s.watch(subscriptions))))
+	if s.client, err = cloud.PubSub(ctx, cloud.Options{Project: o.Project, Endpoint: o.Endpoint}, options...); err != nil {
 		return nil, fmt.Errorf("pubsub: %w", err)
 	}
 	var longest time.Duration

@@ -17,9 +17,9 @@ import (
 // sdk pulls with the SDK's Subscriber. Each stream is a Receive of its own, so that one which fails does
 // not end the others. A message is acknowledged long after its callback has returned.
 //
-// A Receive that is cancelled gives back what it holds, and one that waits for its messages to be settled
-// goes on to take new ones. So the streams go on until close, which has what came since to give back. What
-// one stream gives back then may come to another that is about to end, and stays there for the deadline.
+// A Receive that only waits for its messages to be settled goes on to take new ones. So the streams go on
+// until close, and then give back what they hold at once. That is before the service knows that they have
+// ended: some of it may come to them once more, and stay there for the deadline.
 type sdk struct {
 	source *Source
 	sub    *subscription
@@ -35,7 +35,7 @@ type sdk struct {
 	acked time.Time         // when the last message was
 }
 
-// sdkSends is how long the SDK keeps an acknowledgement to itself, and more.
+// sdkSends is how long the SDK keeps to itself what it is told, and more.
 const sdkSends = 250 * time.Millisecond
 
 func openSDK(s *Source, sub *subscription) *reader[*pubsub.Message] {
@@ -147,7 +147,7 @@ func (p *sdk) close(ctx context.Context, unsettled []*pubsub.Message) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, m := range append(unsettled, p.late...) {
-		m.Nack()
+		m.Nack() // which is done, and lets the SDK forget it
 	}
 }
 
