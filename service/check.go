@@ -118,7 +118,7 @@ func (s *Settings) guarantee(sink string) string {
 	switch l.scheme {
 	case "file", "s3", "gs", "azblob":
 		return "exactly once" + within + ": a file is named after its checkpoint and created only if absent, so a repeated delivery finds its name taken. Readers ignore names starting with _ or ."
-	case "kinesis", "pubsub":
+	case "kinesis", "pubsub", "eventhubs":
 		return "at least once: a crash between sending and the next checkpoint sends rows again. Every row carries _id, the same each time: deduplicate by it"
 	case "stdout":
 		return "at least once: a crash between printing and the next checkpoint prints rows again"
@@ -145,6 +145,8 @@ func (s *Settings) access() []string {
 		case "eventhubs":
 			if read {
 				lines = append(lines, "Azure Event Hubs Data Receiver on event hub "+l.rest)
+			} else {
+				lines = append(lines, "Azure Event Hubs Data Sender on event hub "+l.rest)
 			}
 		case "pubsub":
 			if read {

@@ -70,8 +70,8 @@ func (l location) only(known ...string) error {
 
 var schemes = map[string][]string{
 	"--source":      {"file", "stdin", "kinesis", "pubsub", "eventhubs"},
-	"--sink":        {"file", "stdout", "kinesis", "pubsub", "s3", "gs", "azblob"},
-	"--dead-letter": {"file", "stdout", "kinesis", "pubsub", "s3", "gs", "azblob"},
+	"--sink":        {"file", "stdout", "kinesis", "pubsub", "eventhubs", "s3", "gs", "azblob"},
+	"--dead-letter": {"file", "stdout", "kinesis", "pubsub", "eventhubs", "s3", "gs", "azblob"},
 }
 
 func (l location) unknown() error {
@@ -227,6 +227,8 @@ func openSink(ctx context.Context, setting, raw string, logger *slog.Logger) (op
 		return openedSink{sink, nil}, nil
 	case "pubsub":
 		return openPubSubSink(ctx, l, logger)
+	case "eventhubs":
+		return openEventHubsSink(ctx, l, logger)
 	}
 	return openedSink{}, l.unknown()
 }

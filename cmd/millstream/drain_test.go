@@ -152,15 +152,24 @@ func published(t *testing.T, server *fake.Server) []result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := map[string]bool{}
-	var rows []result
+	var bodies [][]byte
 	for _, r := range records {
+		bodies = append(bodies, r.Data)
+	}
+	return byID(t, bodies)
+}
+
+// byID drops the copies of rows that came again.
+func byID(t *testing.T, bodies [][]byte) (rows []result) {
+	t.Helper()
+	seen := map[string]bool{}
+	for _, body := range bodies {
 		for _, row := range parse[struct {
 			ID string `json:"_id"`
 			result
-		}](t, string(r.Data)) {
+		}](t, string(body)) {
 			if row.ID == "" {
-				t.Fatalf("row without _id: %s", r.Data)
+				t.Fatalf("row without _id: %s", body)
 			}
 			if !seen[row.ID] {
 				seen[row.ID] = true

@@ -72,6 +72,7 @@ func TestSettingsAreRefused(t *testing.T) {
 		{"source's parameter", run("--source", "kinesis://x?regin=y", "--sink", "out"), "", "--source: kinesis://x?regin=y: has no parameter regin: did you mean region?"},
 		{"file's parameter", run("--source", "file:///x?rat=1", "--sink", "out"), "", "--source: file:///x?rat=1: unknown parameter rat; a file source has only rate"},
 		{"unknown sink", run("--source", "in.ndjson", "--sink", "sql://x"), "", "--sink: sql://x: unknown kind sql: …"},
+		{"sink without a hub", run("--source", "in.ndjson", "--sink", "eventhubs://plant"), "", "--sink: eventhubs://plant: names no event hub: want eventhubs://NAMESPACE/HUB"},
 		{"sink is a file", run("--source", "in.ndjson", "--sink", "in.ndjson"), "", "--sink: …/in.ndjson: a file is where a folder should be…"},
 		{"sink is the source", run("--source", "in", "--sink", "out", "--sink", "./in"), "", "--sink: ./in: is the folder that --source reads: …"},
 		{"sink's URL is the source", run("--source", "in/", "--sink", "file://$DIR/in"), "", "--sink: file://…/in: is the folder that --source reads: …"},
