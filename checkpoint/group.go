@@ -29,7 +29,7 @@ type run struct {
 	// Owned by the loop.
 	watching map[string]*observer // other members, and owners of what we want
 	listedAt time.Time
-	lookedAt time.Time
+	lookAt   time.Time // when the heartbeats are due
 	turnover turnover
 
 	mu      sync.Mutex
@@ -196,7 +196,7 @@ func (r *run) tick() time.Duration { return r.s.lease / 4 }
 func (r *run) pause() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	wait := min(r.s.pollEvery(), r.tick()-time.Since(r.lookedAt))
+	wait := min(r.s.pollEvery(), time.Until(r.lookAt))
 	if !r.alone() {
 		wait = min(wait, r.turnover.due())
 		if r.freed {

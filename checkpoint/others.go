@@ -27,17 +27,16 @@ func (r *run) turned(ctx context.Context) bool {
 	if alone || !r.turnover.changed(ctx) {
 		return false
 	}
-	r.listedAt, r.lookedAt = time.Time{}, time.Time{}
+	r.listedAt, r.lookAt = time.Time{}, time.Time{}
 	return true
 }
 
 // members looks at the other members' files when it is time, and reports whether one of them has gone.
 func (r *run) members(ctx context.Context) (gone bool) {
 	now := time.Now()
-	if !r.lookedAt.IsZero() && now.Sub(r.lookedAt) < r.tick() {
+	if now.Before(r.lookAt) {
 		return false
 	}
-	r.lookedAt = now
 	r.mu.Lock()
 	for id := range r.blocked {
 		if r.watching[id] == nil {
@@ -49,6 +48,7 @@ func (r *run) members(ctx context.Context) (gone bool) {
 		r.listMembers(ctx)
 	}
 	dead, clocks := make(map[string]bool), make(map[string]time.Time)
+	r.lookAt = now.Add(r.tick())
 	for id, o := range r.watching {
 		if err := r.s.look(ctx, o, id); err != nil && ctx.Err() == nil {
 			r.s.logger.Warn("a heartbeat cannot be read", "member", id, "error", err)
@@ -61,6 +61,8 @@ func (r *run) members(ctx context.Context) (gone bool) {
 		}
 		if o.dead(r.s.lease, r.s.rules) {
 			dead[id] = true
+		} else if last := o.first.Add(r.s.lease); o.reads > 1 && last.Before(r.lookAt) {
+			r.lookAt = last // and not a tick later, whenever the readings before were
 		}
 		r.forgetMember(ctx, id, o)
 	}
