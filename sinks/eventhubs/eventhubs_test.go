@@ -9,12 +9,15 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azeventhubs/v2"
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	cloud "github.com/millstream/millstream/cloud/azure"
 	"github.com/millstream/millstream/sinks"
 	"github.com/millstream/millstream/sinks/sinktest"
 	"github.com/millstream/millstream/stream"
@@ -106,29 +109,58 @@ func TestPacking(t *testing.T) {
 	}
 }
 
-// An answer that is lost makes its rows come twice, under the same _id; a delivery that goes on does not
-// repeat what was stored. With an _id of its own for each attempt the copies could not be told apart.
+// An answer that is lost makes its rows come twice, under the same _id.
 func TestLostAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, wire := newHub(), new(sinktest.Wire)
-		s := sinkOf(t, &memory{hub: h, wire: wire})
-		wire.Begin(func(call int) sinktest.Fault { return sinktest.Fault{Lost: call == 2} })
-		if err := s.Deliver(t.Context(), first, some(100, 5)); err != nil {
-			t.Fatal(err)
-		}
-		distinct, rows := ids(t, h.bodies())
-		if len(distinct) != 100 || rows <= 100 || s.Counters().Ambiguous != 1 {
-			t.Errorf("%d rows, %d distinct, %+v", rows, len(distinct), s.Counters())
-		}
-		other := first
-		other.Number++
-		if err := s.Deliver(t.Context(), other, some(100, 5)); err != nil {
-			t.Fatal(err)
-		}
-		if again, _ := ids(t, h.bodies()); len(again) != 200 {
-			t.Errorf("another attempt's ids would not show: %d", len(again))
+		if distinct, rows := lostAnswer(t, func(m *memory) service { return m }); distinct != 100 || rows <= 100 {
+			t.Errorf("%d rows, %d distinct", rows, distinct)
 		}
 	})
+}
+
+// The negative control: with an _id of its own for each attempt the copies cannot be told apart.
+func TestFreshIDsAreCaught(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		if distinct, rows := lostAnswer(t, func(m *memory) service { return &fresh{memory: m} }); distinct != rows || rows <= 100 {
+			t.Errorf("%d rows, %d distinct", rows, distinct)
+		}
+	})
+}
+
+// fresh gives the rows of every attempt ids of their own.
+type fresh struct {
+	*memory
+	attempts atomic.Int64
+}
+
+func (f *fresh) send(ctx context.Context, partition string, events []*azeventhubs.EventData) (int, error) {
+	mark := fmt.Appendf(nil, `{"_id":"attempt-%d-`, f.attempts.Add(1))
+	changed := make([]*azeventhubs.EventData, len(events))
+	for i, e := range events {
+		other := *e
+		other.Body = bytes.Replace(e.Body, []byte(`{"_id":"`), mark, 1)
+		changed[i] = &other
+	}
+	return f.memory.send(ctx, partition, changed)
+}
+
+// lostAnswer delivers 100 rows, with one answer lost, and returns what a consumer can tell apart, and
+// how many rows there are.
+func lostAnswer(t *testing.T, through func(*memory) service) (distinct, rows int) {
+	t.Helper()
+	h, wire := newHub(), new(sinktest.Wire)
+	h.largest = 1 << 20 // one batch for each partition
+	s := sinkOf(t, &memory{hub: h, wire: wire})
+	s.writer.service = through(s.writer.service.(*memory))
+	wire.Begin(func(call int) sinktest.Fault { return sinktest.Fault{Lost: call == 2} })
+	if err := s.Deliver(t.Context(), first, some(100, 50)); err != nil {
+		t.Fatal(err)
+	}
+	if c := s.Counters(); c.Ambiguous != 1 {
+		t.Errorf("%+v", c)
+	}
+	seen, rows := ids(t, h.bodies())
+	return len(seen), rows
 }
 
 // One partition's failure does not keep the others' rows back, and the next Deliver sends only the rest.
@@ -252,5 +284,75 @@ func TestPublisher(t *testing.T) {
 	}
 	if err := p.Publish("rows", messages...); !errors.Is(err, ErrClosed) {
 		t.Error(err)
+	}
+}
+
+// A batch that was refused for its rate leaves its link usable; the links of the other partitions are not
+// to be cut for it.
+func TestBreaks(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{fmt.Errorf("first: %w", errTooLarge), false},
+		{condition("com.microsoft:server-busy", "too many requests"), false},
+		{&azeventhubs.Error{Code: azeventhubs.ErrorCodeConnectionLost}, true},
+		{errors.Join(condition("com.microsoft:server-busy", "too many requests"), &azeventhubs.Error{Code: azeventhubs.ErrorCodeConnectionLost}), true},
+		{condition("amqp:not-found", "gone"), true},
+		{errors.New("read tcp: connection reset"), true},
+	} {
+		if got := breaks(c.err); got != c.want {
+			t.Errorf("%v: %t", c.err, got)
+		}
+	}
+}
+
+// A client that is given up is closed when the last of its calls has ended, and not before; the next
+// call has another one.
+func TestClientIsShared(t *testing.T) { synctest.Test(t, clientIsShared) }
+
+func clientIsShared(t *testing.T) {
+	at, err := cloud.Find(cloud.Options{Namespace: "n", Hub: "h", Endpoint: "127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &sdk{at: at}
+	closed := func(c *client) bool {
+		_, err := c.NewEventDataBatch(t.Context(), nil)
+		return err != nil && strings.Contains(err.Error(), "closed by user")
+	}
+	take := func() *client {
+		t.Helper()
+		c, err := s.take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	a, b := take(), take()
+	if a != b {
+		t.Fatal("two partitions have two connections")
+	}
+	s.put(a, true)
+	next := take()
+	synctest.Wait()
+	if next == a || closed(a) {
+		t.Errorf("new client: %t; the old one closed under a call: %t", next != a, closed(a))
+	}
+	s.put(b, true)
+	synctest.Wait()
+	if !closed(a) {
+		t.Error("a client that was given up stays open")
+	}
+	s.put(next, false)
+	synctest.Wait()
+	if closed(next) {
+		t.Error("a client that works is closed")
+	}
+	s.close()
+	synctest.Wait()
+	if !closed(next) {
+		t.Error("a client is open after the end")
 	}
 }

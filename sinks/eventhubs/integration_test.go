@@ -3,7 +3,9 @@
 package eventhubs
 
 import (
+	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"testing"
 
@@ -72,6 +74,25 @@ func TestIntegrationDeliver(t *testing.T) {
 	if c := s.Counters(); c.Ambiguous == 0 {
 		t.Errorf("%+v", c)
 	}
+	// The service is busy until a batch of each partition has been refused: nothing comes twice for that.
+	throttled := s.Counters().Throttled
+	before := s.Counters().Ambiguous
+	count := len(stored())
+	if err := server.Busy("rows", true); err != nil {
+		t.Fatal(err)
+	}
+	s.writer.logger = slog.New(&onRecord{Handler: slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug}), do: func() {
+		if s.Counters().Throttled-throttled >= int64(len(s.writer.names)) {
+			if err := server.Busy("rows", false); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	deliver(4, 12000)
+	s.writer.logger = quiet
+	if c := s.Counters(); c.Throttled-throttled < int64(len(s.writer.names)) || c.Ambiguous != before || len(stored()) != count+3000 {
+		t.Errorf("%d rows, %+v", len(stored())-count, c)
+	}
 	var rejected *stream.Rejected
 	huge := []stream.Row{{Data: append(append([]byte(`{"x":"`), make([]byte, 80<<10)...), `"}`...)}}
 	if err := s.Deliver(t.Context(), first, huge); !errors.As(err, &rejected) {
@@ -85,8 +106,19 @@ func TestIntegrationDeliver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	before := len(stored())
-	if err := p.Publish("rows", message.NewMessage("1", []byte("one")), message.NewMessage("2", []byte("two"))); err != nil || len(stored()) != before+2 {
-		t.Error(len(stored())-before, err)
+	count = len(stored())
+	if err := p.Publish("rows", message.NewMessage("1", []byte("one")), message.NewMessage("2", []byte("two"))); err != nil || len(stored()) != count+2 {
+		t.Error(len(stored())-count, err)
 	}
+}
+
+// onRecord calls do for every line of the log.
+type onRecord struct {
+	slog.Handler
+	do func()
+}
+
+func (h *onRecord) Handle(context.Context, slog.Record) error {
+	h.do()
+	return nil
 }

@@ -23,12 +23,19 @@ type service interface {
 var errTooLarge = errors.New("the event is larger than a batch may be")
 
 // sdk is the service as the SDK reaches it. Without retries the SDK keeps a link that has failed, so
-// the client is replaced after every failure.
+// the client is replaced after a failure of its links. All partitions share it: what is under way in
+// the others ends before it is closed, and is not made ambiguous.
 type sdk struct {
 	at *cloud.EventHub
 
 	mu     sync.Mutex
-	client *azeventhubs.ProducerClient
+	client *client // for the next call; nil: to be made
+}
+
+// client is an SDK client and the number of calls that use it.
+type client struct {
+	*azeventhubs.ProducerClient
+	calls int
 }
 
 const (
@@ -64,47 +71,72 @@ func (s *sdk) send(ctx context.Context, partition string, events []*azeventhubs.
 	})
 }
 
-// call makes one call of a client, and gives the client up when the call fails or does not end in time.
+// call makes one call of a client, and gives the client up when its links fail or the call does not end
+// in time.
 func call[T any](ctx context.Context, s *sdk, f func(context.Context, *azeventhubs.ProducerClient) (T, error)) (T, error) {
-	s.mu.Lock()
-	c := s.client
-	if c == nil {
-		var err error
-		if c, err = s.at.Producer(); err != nil {
-			s.mu.Unlock()
-			var none T
-			return none, err
-		}
-		s.client = c
+	c, err := s.take()
+	if err != nil {
+		var none T
+		return none, err
 	}
-	s.mu.Unlock()
-	v, err := cloud.Within(ctx, callTimeout, func(ctx context.Context) (T, error) { return f(ctx, c) }, func() { s.drop(c) })
-	if err != nil && !errors.Is(err, errTooLarge) {
-		s.drop(c)
-	}
+	givenUp := false
+	v, err := cloud.Within(ctx, callTimeout, func(ctx context.Context) (T, error) { return f(ctx, c.ProducerClient) }, func() { givenUp = true })
+	s.put(c, givenUp || breaks(err))
 	return v, err
 }
 
-// drop closes a client, in its own time, unless that has been done.
-func (s *sdk) drop(c *azeventhubs.ProducerClient) {
+// breaks reports whether a link may be unusable after an error. A batch that is refused because of its
+// rate leaves its link open, unless the service closed it, which the SDK has a type of its own for.
+func breaks(err error) bool {
+	if err == nil || errors.Is(err, errTooLarge) {
+		return false
+	}
+	var closed *azeventhubs.Error
+	return cloud.Classify(err) != cloud.Throttled || errors.As(err, &closed)
+}
+
+func (s *sdk) take() (*client, error) {
 	s.mu.Lock()
-	mine := c != nil && s.client == c
-	if mine {
+	defer s.mu.Unlock()
+	if s.client == nil {
+		made, err := s.at.Producer()
+		if err != nil {
+			return nil, err
+		}
+		s.client = &client{ProducerClient: made}
+	}
+	s.client.calls++
+	return s.client, nil
+}
+
+// put ends a call. The last one closes a client that was given up.
+func (s *sdk) put(c *client, broken bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.calls--
+	if broken && s.client == c {
 		s.client = nil
 	}
-	s.mu.Unlock()
-	if mine {
-		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
-			defer cancel()
-			_ = c.Close(ctx) // what there was to learn is known
-		}()
+	if s.client != c && c.calls == 0 {
+		c.end()
 	}
+}
+
+// end closes a client in its own time.
+func (c *client) end() {
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+		defer cancel()
+		_ = c.Close(ctx) // what there was to learn is known
+	}()
 }
 
 func (s *sdk) close() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	c := s.client
-	s.mu.Unlock()
-	s.drop(c)
+	s.client = nil
+	if c != nil && c.calls == 0 {
+		c.end()
+	}
 }

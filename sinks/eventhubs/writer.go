@@ -133,7 +133,9 @@ func (w *writer) write(ctx context.Context, entries []entry, done func(at int)) 
 		})
 	}
 	sends.Wait()
-	w.counters.rejected.Add(int64(len(refused)))
+	if err == nil { // otherwise they are tried again, and counted then
+		w.counters.rejected.Add(int64(len(refused)))
+	}
 	slices.Sort(refused)
 	return refused, err
 }
