@@ -30,6 +30,7 @@ type run struct {
 	watching map[string]*observer // other members, and owners of what we want
 	listedAt time.Time
 	lookAt   time.Time // when the heartbeats are due
+	aim      aim
 	turnover turnover
 
 	mu      sync.Mutex
@@ -250,16 +251,6 @@ func (r *run) step(ctx context.Context) (bool, error) {
 // distribute starts what is our share and not started, and drains what has become another's. fresh
 // says that partitions have become free just now.
 func (r *run) distribute(ctx context.Context, fresh bool) {
-	rows := map[string]stream.RosterRow{stream.MergerPartition: {Partition: stream.Partition{Name: stream.MergerPartition}, Start: stream.Beginning}}
-	tip := ""
-	if m := r.s.merged(); m != nil {
-		tip = m.Tip
-		for _, row := range m.Roster {
-			if !row.Ended {
-				rows[row.Name] = row
-			}
-		}
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stop {
@@ -267,15 +258,12 @@ func (r *run) distribute(ctx context.Context, fresh bool) {
 	}
 	waited := r.blocked
 	r.blocked = make(map[string]bool)
-	names := make([]string, 0, len(rows))
-	for name := range rows {
-		names = append(names, name)
-	}
 	members := []string{r.member.id}
 	for id := range r.clocks {
 		members = append(members, id)
 	}
-	ours := share(r.member.id, members, names)
+	r.aim.take(r.s.merged(), r.member.id, members)
+	rows, ours, tip := r.aim.rows, r.aim.ours, r.aim.tip
 	now := time.Now()
 	for _, name := range ours {
 		t := r.tenants[name]
