@@ -174,8 +174,25 @@ func (c *committer) read(ctx context.Context, b Blob) ([]Row, error) {
 }
 
 func (c *committer) deliver(ctx context.Context, s Sink, index int, id CheckpointID, rows []Row) error {
+	rejected, err := c.accepted(ctx, "deliver", s, id, rows)
+	if err != nil || len(rejected) == 0 {
+		return err
+	}
+	c.losses += int64(len(rejected))
+	dead := make([]Row, 0, len(rejected))
+	for _, r := range rejected {
+		d := DeadLetter{Reason: ReasonRejected, Stage: "sink", Source: c.a.sourceName(), Partition: id.Partition,
+			Position: fmt.Sprintf("%s[%d]", id, r.Index), Error: r.Reason, Raw: rows[r.Index].Data}
+		dead = append(dead, d.row())
+	}
+	return c.bury(ctx, id.dead(id.Part, fmt.Sprintf("rejected-%d", index)), dead)
+}
+
+// accepted delivers rows, however long it takes, and returns those that the sink can never take.
+func (c *committer) accepted(ctx context.Context, what string, s Sink, id CheckpointID, rows []Row) ([]RejectedRow, error) {
 	var rejected *Rejected
-	err := c.persist(ctx, "deliver", func() error {
+	err := c.persist(ctx, what, func() error {
+		rejected = nil
 		err := s.Deliver(ctx, id, rows)
 		if !errors.As(err, &rejected) {
 			return err
@@ -187,17 +204,10 @@ func (c *committer) deliver(ctx context.Context, s Sink, index int, id Checkpoin
 		}
 		return nil
 	})
-	if err != nil || rejected == nil || len(rejected.Rows) == 0 {
-		return err
+	if err != nil || rejected == nil {
+		return nil, err
 	}
-	c.losses += int64(len(rejected.Rows))
-	dead := make([]Row, 0, len(rejected.Rows))
-	for _, r := range rejected.Rows {
-		d := DeadLetter{Reason: ReasonRejected, Stage: "sink", Source: c.a.sourceName(), Partition: id.Partition,
-			Position: fmt.Sprintf("%s[%d]", id, r.Index), Error: r.Reason, Raw: rows[r.Index].Data}
-		dead = append(dead, d.row())
-	}
-	return c.bury(ctx, id.dead(id.Part, fmt.Sprintf("rejected-%d", index)), dead)
+	return rejected.Rows, nil
 }
 
 // bury delivers dead letters. Without a dead letter sink they are logged, and gone.
@@ -208,8 +218,28 @@ func (c *committer) bury(ctx context.Context, id CheckpointID, rows []Row) error
 		}
 		return nil
 	}
-	return c.persist(ctx, "dead letter", func() error { return c.dead.Deliver(ctx, id, rows) })
+	// A sink may refuse a letter for its size: an event hub takes less than a record may have. Then less
+	// of the record goes with it, and at last nothing but where it is.
+	for _, most := range []int{lessRaw, 0, -1} {
+		rejected, err := c.accepted(ctx, "dead letter", c.dead, id, rows)
+		if err != nil || len(rejected) == 0 {
+			return err
+		}
+		shorter := make([]Row, 0, len(rejected))
+		for _, r := range rejected {
+			if most < 0 {
+				c.logger.Error("the dead letter's sink refuses a letter: it is lost but for this", "partition", id.Partition, "error", r.Reason, "letter", string(rows[r.Index].Data))
+				continue
+			}
+			shorter = append(shorter, shortened(rows[r.Index], most))
+		}
+		rows, id.Kind = shorter, id.Kind+"-short"
+	}
+	return nil
 }
+
+// lessRaw is how much of a record stays in a letter that was too large for its sink.
+const lessRaw = 16 << 10
 
 // persist repeats f until it succeeds or the assignment is over: a sink that is down holds the
 // partition back, and says so, rather than losing anything.

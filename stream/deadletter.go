@@ -58,6 +58,20 @@ func (d *DeadLetter) row() Row {
 	return Row{Key: d.Partition, Data: data}
 }
 
+// shortened is a letter with at most so many bytes of its record.
+func shortened(r Row, most int) Row {
+	var d DeadLetter
+	if json.Unmarshal(r.Data, &d) != nil {
+		return r
+	}
+	if len(d.Raw) > most {
+		d.Length = max(d.Length, int64(len(d.Raw)))
+		d.Raw = d.Raw[:most]
+	}
+	r.Data = d.row().Data
+	return r
+}
+
 // decodeReason sorts a decoding error under one of the engine's reasons.
 func decodeReason(err error) string {
 	var r Reasoned
