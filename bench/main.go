@@ -2,19 +2,25 @@
 //
 //	go run ./bench engine          the engine against a bare loop
 //	go run ./bench engine --json   the same, a JSON object a line
+//	go run ./bench fleet           a large fleet in virtual time: requests, dollars, take-overs
 package main
 
 import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 )
 
 func main() {
+	if plan := os.Getenv(simulationVariable); plan != "" {
+		simulateFleet(plan)
+		return
+	}
 	root := &cobra.Command{Use: "bench", Short: "Measure Millstream on this machine", SilenceUsage: true}
-	root.AddCommand(engineCommand())
+	root.AddCommand(engineCommand(), fleetCommand())
 	if root.Execute() != nil {
 		os.Exit(1)
 	}
@@ -41,6 +47,40 @@ func engineCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "a JSON object a line")
 	cmd.Flags().IntVar(&events, "events", 2_000_000, "events a workload")
+	return cmd
+}
+
+func fleetCommand() *cobra.Command {
+	var asJSON bool
+	var p fleetPlan
+	cmd := &cobra.Command{
+		Use:   "fleet",
+		Short: "A large fleet in virtual time, over the real leases, logs and merger",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if p.Instances < 3 || p.Partitions < p.Instances {
+				return fmt.Errorf("want at least 3 instances, and a partition for each")
+			}
+			r, err := benchFleet(cmd.Context(), p)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				line, _ := json.Marshal(r) // plain fields always marshal
+				fmt.Println(string(line))
+				return nil
+			}
+			r.print(os.Stdout)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&asJSON, "json", false, "as JSON")
+	f.IntVar(&p.Partitions, "partitions", 10_000, "how many partitions")
+	f.IntVar(&p.Instances, "instances", 200, "how many instances")
+	f.DurationVar(&p.Interval, "interval", 10*time.Second, "time between two checkpoints of a partition")
+	f.DurationVar(&p.Lease, "lease", 15*time.Second, "as --lease")
+	f.DurationVar(&p.Watch, "watch", time.Minute, "how long requests are counted, in virtual time")
 	return cmd
 }
 
