@@ -278,12 +278,12 @@ func (s *Source) Open(_ context.Context, partition string, from stream.Position,
 	if err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}
-	t := &tail{f: f, path: path, at: from.Number, end: end}
+	t := &tail{f: f, path: path, at: from.Number, mark: from.Token, end: end}
 	if err := t.resume(); err != nil {
 		f.Close()
 		return nil, err
 	}
-	return newLines(t, from.Number, end, s.o.Rate), nil
+	return newLines(t, from, end, s.o.Rate), nil
 }
 
 // limit is the byte at which reading ends, unlimited without a tip.
@@ -315,7 +315,7 @@ func (s *Source) openStdin(partition string, from stream.Position) (consumers.Re
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stdin == nil {
-		s.stdin = newLines(newPump(s.o.Stdin), from.Number, unlimited, s.o.Rate)
+		s.stdin = newLines(newPump(s.o.Stdin), from, unlimited, s.o.Rate)
 	}
 	if s.stdin.at != from.Number {
 		return nil, fmt.Errorf("the standard input cannot be read again from byte %d: %d bytes of it have been read", from.Number, s.stdin.at)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -14,8 +15,9 @@ import (
 type tail struct {
 	f    *os.File
 	path string
-	at   int64 // of the next read
-	end  int64 // reading ends here
+	at   int64  // of the next read
+	mark string // of the bytes before at when it was saved; empty: unknown
+	end  int64  // reading ends here
 }
 
 // resume checks that the file is the one whose position was saved, as far as its bytes tell, and
@@ -37,8 +39,37 @@ func (t *tail) resume() error {
 			return fmt.Errorf("source %s: no line begins at byte %d, where reading goes on: the file was replaced, or its last line, taken as complete, was continued; use a new --name to read it from the beginning", t.path, t.at)
 		}
 	}
+	if err := t.recognize(); err != nil {
+		return err
+	}
 	if _, err := t.f.Seek(t.at, io.SeekStart); err != nil {
 		return fmt.Errorf("source: %w", err)
+	}
+	return nil
+}
+
+// markBytes is how many bytes before a position its mark covers at most.
+const markBytes = 1 << 10
+
+// markOf is the length and checksum of the bytes that read ends with. Files only grow, so whoever resumes
+// behind them finds the same bytes there, unless it is another file, or another content, of that name.
+func markOf(read []byte) string {
+	b := read[max(0, len(read)-markBytes):]
+	return fmt.Sprintf("%x-%08x", len(b), crc32.ChecksumIEEE(b))
+}
+
+// recognize compares the bytes before the position with its mark.
+func (t *tail) recognize() error {
+	var n int
+	if _, err := fmt.Sscanf(t.mark, "%x-", &n); err != nil || n > markBytes || int64(n) > t.at {
+		return nil // saved without one
+	}
+	b := make([]byte, n)
+	if _, err := t.f.ReadAt(b, t.at-int64(n)); err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	if markOf(b) != t.mark {
+		return fmt.Errorf("source %s: the %d bytes before byte %d, where reading goes on, are not those that were read: the file was replaced or rewritten; use a new --name to read it from the beginning", t.path, n, t.at)
 	}
 	return nil
 }

@@ -48,6 +48,7 @@ type lines struct {
 	from int // buf[from:to] is read and not returned
 	to   int
 
+	mark  string // of the bytes before at; see markOf
 	skip  int64  // > 0: bytes seen of a line that is too long
 	head  []byte // its beginning
 	cr    bool   // the last of those bytes is a CR
@@ -60,9 +61,12 @@ type lines struct {
 	returned int64     // since start
 }
 
-func newLines(in input, at, end int64, rate int) *lines {
-	return &lines{in: in, limit: MaxRecord, at: at, end: end, rate: rate}
+func newLines(in input, from stream.Position, end int64, rate int) *lines {
+	return &lines{in: in, limit: MaxRecord, at: from.Number, mark: from.Token, end: end, rate: rate}
 }
+
+// next is the position of the next fetch.
+func (l *lines) next() stream.Position { return stream.Position{Token: l.mark, Number: l.at} }
 
 // Read implements consumers.Reader.
 func (l *lines) Read(ctx context.Context) (consumers.Fetch, error) {
@@ -86,7 +90,7 @@ func (l *lines) Read(ctx context.Context) (consumers.Fetch, error) {
 			if l.short && l.from == l.to {
 				l.state = stream.CaughtUp
 			}
-			return consumers.Fetch{Records: records, Next: stream.Position{Number: l.at}, State: l.state}, nil
+			return consumers.Fetch{Records: records, Next: l.next(), State: l.state}, nil
 		}
 		n, err := l.fill(ctx)
 		switch {
@@ -100,7 +104,7 @@ func (l *lines) Read(ctx context.Context) (consumers.Fetch, error) {
 			}
 			if l.state != stream.CaughtUp || l.at != before {
 				l.state = stream.CaughtUp
-				return consumers.Fetch{Next: stream.Position{Number: l.at}, State: l.state}, nil
+				return consumers.Fetch{Next: l.next(), State: l.state}, nil
 			}
 			if err := l.in.wait(ctx, backoff); err != nil {
 				return consumers.Fetch{}, err
@@ -117,6 +121,7 @@ func (l *lines) Read(ctx context.Context) (consumers.Fetch, error) {
 // cut takes at most that many complete lines off the buffer.
 func (l *lines) cut(allowed int) []stream.Record {
 	var records []stream.Record
+	before := l.at
 	for len(records) < allowed {
 		i := bytes.IndexByte(l.buf[l.from:l.to], '\n')
 		if i < 0 {
@@ -140,6 +145,9 @@ func (l *lines) cut(allowed int) []stream.Record {
 			records = make([]stream.Record, 0, max(l.most, 1))
 		}
 		records = append(records, l.record(line))
+	}
+	if l.at > before {
+		l.mark = markOf(l.buf[:l.from])
 	}
 	if len(records) > 0 { // a little more than last time; one long fetch must not make all later ones wide
 		l.most = max(len(records)+len(records)/8, l.most-l.most/8)
@@ -212,13 +220,14 @@ func (l *lines) last() consumers.Fetch {
 	if line := l.buf[l.from:l.to:l.to]; l.skip > 0 || len(line) > 0 {
 		l.from = l.to
 		l.at += l.skip + int64(len(line))
+		l.mark = markOf(l.buf[:l.from])
 		if l.skip > 0 {
 			f.Records = append(f.Records, l.oversize(line))
 		} else if line = bytes.TrimSuffix(line, []byte("\r")); len(line) > 0 {
 			f.Records = append(f.Records, l.record(line))
 		}
 	}
-	f.Next = stream.Position{Number: l.at}
+	f.Next = l.next()
 	return f
 }
 
