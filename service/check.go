@@ -40,9 +40,12 @@ func Check(ctx context.Context, s *Settings, plan stream.Plan, columns []string,
 	if err != nil {
 		return err
 	}
-	if len(entries) == 0 {
+	switch {
+	case len(entries) == 0:
 		line("", "pipeline %q has no state yet: it starts at the source's start", s.Name)
-	} else {
+	case entries[0].Partition == stream.MergerPartition && entries[0].Kind == stream.KindEnd:
+		line("", "pipeline %q has ended: it would read nothing. Use a new --name to start again, or `millstream checkpoints reset`", s.Name)
+	default:
 		line("", "pipeline %q has state: it goes on where it was (millstream checkpoints list)", s.Name)
 	}
 	for _, raw := range s.Sinks {

@@ -78,9 +78,14 @@ func (w Windows) Validate() error {
 	case w.hop > w.size:
 		return fmt.Errorf("window %s: the hop is larger than the size, so events between two windows would be in none; use tumbling:%s, or a hop of at most %s",
 			w, short(w.size), short(w.size))
+	case w.size/w.Slice() > maxSlices:
+		return fmt.Errorf("window %s: each would be made of %d slices of %s, and more than %d are never done; choose a larger hop, or one that divides the size", w, w.size/w.Slice(), short(w.Slice()), maxSlices)
 	}
 	return nil
 }
+
+// maxSlices bounds what a window is merged from: 24h/10s has 8,640.
+const maxSlices = 10_000
 
 // Slice is the width of the slices that the windows are made of.
 func (w Windows) Slice() time.Duration {

@@ -25,6 +25,8 @@ func TestParse(t *testing.T) {
 		{in: "hopping:10s/10s", out: "hopping:10s/10s", slice: 10 * time.Second},
 		{in: "session:30s", out: "session:30s", slice: 30 * time.Second},
 		{in: "hopping:10s/1m", want: "the hop is larger than the size"},
+		{in: "hopping:24h/1ns", want: "each would be made of 86400000000000 slices of 1ns"},
+		{in: "hopping:24h/10s", out: "hopping:24h/10s", slice: 10 * time.Second},
 		{in: "hopping:10s/0s", want: "the hop must be positive"},
 		{in: "tumbling:0s", want: "the size must be positive"},
 		{in: "tumbling:-1m", want: "the size must be positive"},

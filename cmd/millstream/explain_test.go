@@ -78,4 +78,6 @@ func TestExplain(t *testing.T) {
 	if !says(`Pipeline "main" has ended`)() {
 		t.Error("an ended pipeline is not called so")
 	}
+	check := l.start(t, append([]string{"check"}, args[1:]...)...).succeeds()
+	check.says(check.stdout.String(), `pipeline "main" has ended: it would read nothing`)
 }
