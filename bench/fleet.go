@@ -198,7 +198,7 @@ func (s *simulation) run() (r *fleetResult, err error) {
 	<-time.After(2 * s.Lease)
 	joined := time.Now()
 	newcomer := s.join()
-	if err := s.until("a new instance has its share", 20*s.Lease, func() bool { return s.share(newcomer) >= s.Partitions/s.living() }); err != nil {
+	if err := s.until("a new instance has its share", 20*s.Lease, func() bool { return s.share(newcomer) >= s.Partitions/s.living() && len(s.owners) == s.Partitions+1 }); err != nil {
 		return r, err
 	}
 	r.Rebalanced = time.Since(joined).Seconds()
