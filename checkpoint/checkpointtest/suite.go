@@ -238,8 +238,9 @@ func (s suite) drain(t *testing.T) {
 	for range 3 {
 		p := w.process()
 		must(t, p.start(t.Context()))
-		for seen := 0; seen < 3; seen++ {
+		for seen := make(map[string]bool); len(seen) < 3; {
 			c := <-w.claimed
+			seen[c.Partition] = true
 			if c.Base != nil && !c.Committed {
 				t.Errorf("%s, claim %d: a release stands between, and the base does not count as committed", c.Partition, c.Claim)
 			}
