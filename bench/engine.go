@@ -24,7 +24,7 @@ import (
 
 // benchEngine runs every workload and hands on its result.
 func benchEngine(ctx context.Context, events int, emit func(result)) error {
-	ysb := generateYSB(events, 1000, 4, 1)
+	ysb := generateYSB(events, 1000, 4, ysbBound, 1)
 	scanner := 0.0
 	scan := func() {
 		cpu, _ := measure(func() error { scannerLoop(ysb); return nil })
@@ -40,7 +40,7 @@ func benchEngine(ctx context.Context, events int, emit func(result)) error {
 	if err := compareEngine(ctx, "ysb-1k", ysb, scan, known); err != nil {
 		return err
 	}
-	return compareEngine(ctx, "ysb-100k", generateYSB(events, 100_000, 4, 2), func() {}, known)
+	return compareEngine(ctx, "ysb-100k", generateYSB(events, 100_000, 4, ysbBound, 2), func() {}, known)
 }
 
 // rounds is how often everything is measured.

@@ -2,6 +2,7 @@
 //
 //	go run ./bench engine          the engine against a bare loop
 //	go run ./bench engine --json   the same, a JSON object a line
+//	go run ./bench sources         each source, from the wire, against its official client alone
 //	go run ./bench fleet           a large fleet in virtual time: requests, dollars, take-overs
 package main
 
@@ -19,8 +20,15 @@ func main() {
 		simulateFleet(plan)
 		return
 	}
+	if load := os.Getenv(serverVariable); load != "" {
+		if err := serveSource(load); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: serving:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	root := &cobra.Command{Use: "bench", Short: "Measure Millstream on this machine", SilenceUsage: true}
-	root.AddCommand(engineCommand(), fleetCommand())
+	root.AddCommand(engineCommand(), sourcesCommand(), fleetCommand())
 	if root.Execute() != nil {
 		os.Exit(1)
 	}
@@ -47,6 +55,35 @@ func engineCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "a JSON object a line")
 	cmd.Flags().IntVar(&events, "events", 2_000_000, "events a workload")
+	return cmd
+}
+
+func sourcesCommand() *cobra.Command {
+	var asJSON bool
+	var p sourcePlan
+	cmd := &cobra.Command{
+		Use:   "sources",
+		Short: "Each source, served by another process, against its official client with an empty handler",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := p.check(); err != nil {
+				return err
+			}
+			return benchSources(cmd.Context(), p, func(r sourceResult) {
+				if asJSON {
+					line, _ := json.Marshal(r) // plain fields always marshal
+					fmt.Println(string(line))
+					return
+				}
+				fmt.Print(r.text())
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&asJSON, "json", false, "a JSON object a line")
+	f.StringSliceVar(&p.Sources, "source", nil, "which: kinesis, pubsub, eventhubs (default: all)")
+	f.IntVar(&p.Events, "events", 400_000, "events a source")
+	f.IntVar(&p.Rounds, "rounds", 3, "how often everything is measured; the best of each counts")
 	return cmd
 }
 

@@ -33,7 +33,8 @@ const (
 	ysbRate   = 20 // events a millisecond of event time
 )
 
-func generateYSB(count, ads, partitions int, seed uint64) *ysbEvents {
+// generateYSB makes events of which those are late that are more than bound ms behind their partition's newest.
+func generateYSB(count, ads, partitions int, bound int64, seed uint64) *ysbEvents {
 	r := rand.New(rand.NewPCG(seed, 254))
 	uuid := func() string {
 		a, b := r.Uint64(), r.Uint64()
@@ -86,7 +87,7 @@ func generateYSB(count, ads, partitions int, seed uint64) *ysbEvents {
 		if kind == "view" && window+ysbWindow > watermark[p] {
 			e.exact[ysbKey{window, ad}]++
 		}
-		watermark[p] = max(watermark[p], at-ysbBound)
+		watermark[p] = max(watermark[p], at-bound)
 	}
 	return e
 }
