@@ -82,7 +82,7 @@ func sourcesCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVar(&asJSON, "json", false, "a JSON object a line")
 	f.StringSliceVar(&p.Sources, "source", nil, "which: kinesis, pubsub, eventhubs (default: all)")
-	f.IntVar(&p.Events, "events", 400_000, "events a source")
+	f.IntVar(&p.Events, "events", 0, "events a source (default: kinesis 1,000,000, pubsub 300,000, eventhubs 200,000)")
 	f.IntVar(&p.Rounds, "rounds", 3, "how often everything is measured; the best of each counts")
 	return cmd
 }
