@@ -7,17 +7,16 @@ import (
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"github.com/millstream/millstream/stream"
 )
 
 const (
 	// maxRecords is how many records a reply may hold: GetRecords' own limit. More are read, slower.
 	maxRecords = 10_000
-	// dataChunk, textChunk and recordChunk are how much is allocated at once for what records point to.
-	// A record that is kept keeps its chunks.
-	dataChunk   = 256 << 10
-	textChunk   = 32 << 10
-	recordChunk = 256
+	// dataChunk and textChunk are how much is allocated at once for what records point to. A record that
+	// is kept keeps its chunks.
+	dataChunk = 64 << 10
+	textChunk = 32 << 10
 )
 
 // decoder reads the JSON of a reply that carries records in one pass: members in any order, white space,
@@ -30,19 +29,12 @@ type decoder struct {
 
 	data []byte // room for the data of records
 	text strings.Builder
-	room []decoded
-}
-
-// decoded is what a types.Record points to.
-type decoded struct {
-	sequence, key string
-	arrived       time.Time
 }
 
 // answer is what GetRecords and an event of SubscribeToShard have in common.
 type answer struct {
-	records []types.Record
-	next    *string // the member that says where to go on
+	records []stream.Record // see fromSDK
+	next    *string         // the member that says where to go on
 	behind  *int64
 }
 
@@ -96,36 +88,32 @@ func (d *decoder) records(a *answer) bool {
 	if !d.take('[') {
 		return false
 	}
-	a.records = []types.Record{}
+	a.records = []stream.Record{}
 	for first := true; !d.take(']'); first = false {
 		if !first && !d.take(',') {
 			return false
 		}
 		began := d.at
 		if len(a.records) == cap(a.records) && len(a.records) < maxRecords {
-			a.records = append(make([]types.Record, 0, max(4, 2*cap(a.records))), a.records...)
+			a.records = append(make([]stream.Record, 0, max(4, 2*cap(a.records))), a.records...)
 		}
-		a.records = append(a.records, types.Record{})
+		a.records = append(a.records, stream.Record{})
 		if !d.record(&a.records[len(a.records)-1]) {
 			return false
 		}
 		if first { // the others are probably as large
 			n := min(maxRecords, (len(d.in)-began)/(d.at-began)+1)
-			a.records = append(make([]types.Record, 0, n), a.records...)
+			a.records = append(make([]stream.Record, 0, n), a.records...)
 		}
 	}
 	return true
 }
 
-func (d *decoder) record(r *types.Record) bool {
-	if len(d.room) == 0 {
-		d.room = make([]decoded, recordChunk)
-	}
-	to := &d.room[0]
-	d.room = d.room[1:]
+func (d *decoder) record(r *stream.Record) bool {
 	if !d.take('{') {
 		return false
 	}
+	var seen struct{ data, sequence, key, arrived bool }
 	for first := true; !d.take('}'); first = false {
 		name, ok := d.member(first)
 		if !ok {
@@ -133,27 +121,15 @@ func (d *decoder) record(r *types.Record) bool {
 		}
 		switch string(name) {
 		case "Data":
-			ok = r.Data == nil && d.blob(&r.Data)
+			ok = isFirst(&seen.data) && d.blob(&r.Data)
 		case "SequenceNumber":
-			ok = r.SequenceNumber == nil && d.keep(&to.sequence)
-			r.SequenceNumber = &to.sequence
+			ok = isFirst(&seen.sequence) && d.keep(&r.Position.Token)
 		case "PartitionKey":
-			ok = r.PartitionKey == nil && d.keep(&to.key)
-			r.PartitionKey = &to.key
+			ok = isFirst(&seen.key) && d.keep(&r.Key)
 		case "ApproximateArrivalTimestamp":
-			ok = r.ApproximateArrivalTimestamp == nil && d.instant(&to.arrived)
-			r.ApproximateArrivalTimestamp = &to.arrived
+			ok = isFirst(&seen.arrived) && d.instant(&r.Arrived)
 		case "EncryptionType":
-			var kind []byte
-			kind, ok = d.plain()
-			switch string(kind) {
-			case "NONE":
-				r.EncryptionType = types.EncryptionTypeNone
-			case "KMS":
-				r.EncryptionType = types.EncryptionTypeKms
-			default:
-				ok = false
-			}
+			_, ok = d.plain()
 		default:
 			ok = false
 		}
@@ -332,7 +308,7 @@ var powersOfTen = [...]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1
 // instant takes a time in seconds: 1767225600.123, or as the service itself writes it, 1.767225600123E9.
 // It is exactly the time that the SDK makes of it: the nearest float64, cut to milliseconds. A mantissa
 // below 2^53 and a power of ten up to 22 are exact, and so their quotient or product is the nearest.
-func (d *decoder) instant(to *time.Time) bool {
+func (d *decoder) instant(to *stream.Instant) bool {
 	d.space()
 	began := d.at
 	var mantissa, exponent int64
@@ -371,6 +347,6 @@ func (d *decoder) instant(to *time.Time) bool {
 	if seconds > 9e9 { // the year 2255; the SDK's overflow soon after
 		return false
 	}
-	*to = time.UnixMilli(int64(seconds * 1000)).UTC()
+	*to = stream.Instant(int64(seconds*1000) * int64(time.Millisecond))
 	return true
 }

@@ -157,7 +157,7 @@ func BenchmarkDecode(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for done := 0; done < b.N; done += maxRecords {
-				if out, err := decodeWith(p, body); err != nil || len(out.Records) != maxRecords {
+				if out, err := decodeWith(p, body); err != nil || len(out.records) != maxRecords {
 					b.Fatal(err)
 				}
 			}

@@ -7,9 +7,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
-	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
 	"github.com/millstream/millstream/cloud/retry"
+	"github.com/millstream/millstream/stream"
 )
 
 const (
@@ -47,10 +47,14 @@ func (f *polling) receive(ctx context.Context, p place) (reply, error) {
 		}
 	}
 	called := time.Now()
-	bounded, cancel := context.WithTimeout(ctx, callTimeout)
+	var own aside
+	bounded, cancel := context.WithTimeout(context.WithValue(ctx, asideKey{}, &own), callTimeout)
 	out, err := f.src.api.GetRecords(bounded, &awskinesis.GetRecordsInput{ShardIterator: f.iterator, StreamARN: f.src.stream.ARN}, once, f.src.decoding)
 	cancel()
-	if err == nil && out.NextShardIterator == nil && out.MillisBehindLatest == nil && len(out.Records)+len(out.ChildShards) == 0 {
+	if err == nil && own.records == nil {
+		own.records = fromSDK(out.Records)
+	}
+	if err == nil && out.NextShardIterator == nil && out.MillisBehindLatest == nil && len(own.records)+len(out.ChildShards) == 0 {
 		err = errSaysNothing
 	}
 	if err != nil {
@@ -62,7 +66,7 @@ func (f *polling) receive(ctx context.Context, p place) (reply, error) {
 		}
 		return reply{}, &callError{callGetRecords, err}
 	}
-	in := reply{records: out.Records, began: f.began, asked: clockOf(out.ResultMetadata, called)}
+	in := reply{records: own.records, began: f.began, asked: clockOf(out.ResultMetadata, called)}
 	f.iterator, f.began = out.NextShardIterator, false
 	if aws.ToString(f.iterator) == "" {
 		f.iterator, in.ended, in.children = nil, true, out.ChildShards
@@ -77,7 +81,7 @@ func (f *polling) receive(ctx context.Context, p place) (reply, error) {
 
 // pace sets when the next call is due: at once while behind, later at the tip, and never beyond the
 // service's limits where it has some.
-func (f *polling) pace(called time.Time, in []types.Record, atTip bool) {
+func (f *polling) pace(called time.Time, in []stream.Record, atTip bool) {
 	wait := time.Duration(0)
 	switch {
 	case atTip:
@@ -88,7 +92,7 @@ func (f *polling) pace(called time.Time, in []types.Record, atTip bool) {
 	if f.paced {
 		size := 0
 		for i := range in {
-			size += len(in[i].Data) + len(aws.ToString(in[i].PartitionKey))
+			size += len(in[i].Data) + len(in[i].Key)
 		}
 		wait = max(wait, paceCalls, time.Duration(float64(size)/paceBytes*float64(time.Second)))
 	}

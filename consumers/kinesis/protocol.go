@@ -10,11 +10,15 @@ import (
 	"hash/crc32"
 	"io"
 	"sync"
+	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/millstream/millstream/stream"
 )
 
 const (
@@ -50,6 +54,12 @@ func giveBack(buf *[]byte) {
 	}
 }
 
+// aside takes the records that this package has decoded past the SDK's output: its shape would need each
+// record to be taken apart once more. It travels in the context of the call.
+type aside struct{ records []stream.Record }
+
+type asideKey struct{}
+
 // DeserializeResponse implements smithyhttp.ClientProtocol.
 func (p protocol) DeserializeResponse(ctx context.Context, schema *smithy.OperationSchema, registry *smithy.TypeRegistry, resp *smithyhttp.Response, out smithy.Deserializable) (err error) {
 	defer recovered(&err)
@@ -65,7 +75,12 @@ func (p protocol) DeserializeResponse(ctx context.Context, schema *smithy.Operat
 		return &smithy.DeserializationError{Err: err}
 	}
 	if a, ok := decodeAnswer(body, "NextShardIterator"); ok {
-		to.Records, to.NextShardIterator, to.MillisBehindLatest = a.records, a.next, a.behind
+		to.NextShardIterator, to.MillisBehindLatest = a.next, a.behind
+		if past, ok := ctx.Value(asideKey{}).(*aside); ok {
+			past.records = a.records
+		} else {
+			to.Records = toSDK(a.records)
+		}
 		return nil
 	}
 	if !json.Valid(body) {
@@ -132,7 +147,7 @@ func (p protocol) DeserializeEventMessage(schema *smithy.Schema, registry *smith
 	payload := frame[preludeSize+len(headers) : len(frame)-trailerSize]
 	if isEvent(headers) {
 		if a, ok := decodeAnswer(payload, "ContinuationSequenceNumber"); ok {
-			return &types.SubscribeToShardEvent{Records: a.records, ContinuationSequenceNumber: a.next, MillisBehindLatest: a.behind}, nil
+			return &types.SubscribeToShardEvent{Records: toSDK(a.records), ContinuationSequenceNumber: a.next, MillisBehindLatest: a.behind}, nil
 		}
 		if !json.Valid(payload) {
 			return nil, &smithy.DeserializationError{Err: errNotJSON}
@@ -199,4 +214,32 @@ func isEvent(headers []byte) bool {
 // decoding has a call's records read by this package, unless Options.SDKDecoder says otherwise.
 func (s *Source) decoding(o *awskinesis.Options) {
 	o.Protocol = protocol{o.Protocol, s.options.SDKDecoder}
+}
+
+// fromSDK gives records the shape in which readers have them: Position.Token is the sequence number, and
+// empty when there was none.
+func fromSDK(in []types.Record) []stream.Record {
+	out := make([]stream.Record, len(in))
+	for i := range in {
+		k, r := &in[i], &out[i]
+		r.Data, r.Position.Token, r.Key = k.Data, aws.ToString(k.SequenceNumber), aws.ToString(k.PartitionKey)
+		if t := k.ApproximateArrivalTimestamp; t != nil {
+			r.Arrived, _ = stream.At(*t)
+		}
+	}
+	return out
+}
+
+// toSDK is its inverse, for events, which the SDK hands on in its own shape alone.
+func toSDK(in []stream.Record) []types.Record {
+	out, times := make([]types.Record, len(in)), make([]time.Time, len(in))
+	for i := range in {
+		r, k := &in[i], &out[i]
+		k.Data, k.SequenceNumber, k.PartitionKey = r.Data, &r.Position.Token, &r.Key
+		if r.Arrived != 0 {
+			times[i] = r.Arrived.Time()
+			k.ApproximateArrivalTimestamp = &times[i]
+		}
+	}
+	return out
 }

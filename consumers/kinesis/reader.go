@@ -1,13 +1,13 @@
 package kinesis
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
 	"github.com/millstream/millstream/cloud/retry"
@@ -41,7 +41,7 @@ type feed interface {
 
 // reply is what the service said at once. It may hold nothing.
 type reply struct {
-	records  []types.Record
+	records  []stream.Record    // as fromSDK makes them
 	began    bool               // the feed has begun at the place it was given
 	caughtUp bool               // nothing was behind the records
 	asked    clock              // the service's time when this was found out, or earlier
@@ -75,11 +75,11 @@ type reader struct {
 	state stream.ReaderState
 
 	feed     feed
-	resuming bool           // the first record to come should be the one at next
-	raw      []types.Record // of the last reply, not delivered yet
-	units    []userRecord   // of raw[0] when it is an aggregate that was begun
-	caughtUp bool           // nothing was behind the last reply
-	closed   bool           // the last reply was the shard's last
+	resuming bool            // the first record to come should be the one at next
+	raw      []stream.Record // of the last reply, not delivered yet
+	units    []userRecord    // of raw[0] when it is an aggregate that was begun
+	caughtUp bool            // nothing was behind the last reply
+	closed   bool            // the last reply was the shard's last
 	told     []types.ChildShard
 	finished *stream.PartitionEnd
 
@@ -141,29 +141,30 @@ func (r *reader) read(ctx context.Context) (consumers.Fetch, error) {
 	}
 }
 
-// unpack turns raw Kinesis records into records, at most maxFetch, and moves next behind them.
+// unpack turns raw records into records, at most maxFetch, and moves next behind them.
 func (r *reader) unpack() ([]stream.Record, error) {
+	if n := r.plain(); n > 0 {
+		records := r.raw[:n:n]
+		r.raw, r.next = r.raw[n:], records[n-1].Position
+		return records, nil
+	}
 	records := make([]stream.Record, 0, min(len(r.raw), maxFetch))
 	for len(r.raw) > 0 && len(records) < maxFetch {
 		k := &r.raw[0]
-		sequence := aws.ToString(k.SequenceNumber)
+		sequence := k.Position.Token
 		if sequence == "" {
 			return nil, fmt.Errorf("%s: a record without a sequence number behind %s", r.subject(), r.next)
 		}
-		var arrived stream.Instant
-		if t := k.ApproximateArrivalTimestamp; t != nil {
-			if !r.until.IsZero() && !t.Before(r.until) {
-				r.finished, r.raw, r.units = &stream.PartitionEnd{}, nil, nil
-				break
-			}
-			arrived, _ = stream.At(*t)
+		if r.isOver(k) {
+			r.finished, r.raw, r.units = &stream.PartitionEnd{}, nil, nil
+			break
 		}
 		if r.resuming {
 			r.resuming = false
 			r.checkResumed(sequence)
 		}
 		if r.units == nil {
-			if r.next == (stream.Position{Token: sequence}) { // delivered before
+			if r.next == k.Position { // delivered before
 				r.drop()
 				continue
 			}
@@ -174,14 +175,14 @@ func (r *reader) unpack() ([]stream.Record, error) {
 				continue
 			}
 			if !ok {
-				r.next = stream.Position{Token: sequence}
-				records = append(records, stream.Record{Data: k.Data, Position: r.next, Key: aws.ToString(k.PartitionKey), Arrived: arrived})
+				r.next = k.Position
+				records = append(records, *k)
 				r.drop()
 				continue
 			}
 			r.units = units
 			if r.next.Token != sequence { // else this aggregate was begun before the position was saved
-				r.next = stream.Position{Token: sequence}
+				r.next = k.Position
 				r.src.counters.deaggregated.Add(1)
 			}
 		}
@@ -189,7 +190,7 @@ func (r *reader) unpack() ([]stream.Record, error) {
 		for ; i < len(r.units) && len(records) < maxFetch; i++ {
 			r.next.Number = int64(i) + 1
 			if record, ok := r.userRecord(&r.units[i]); ok {
-				record.Position, record.Arrived = r.next, arrived
+				record.Position, record.Arrived = r.next, k.Arrived
 				records = append(records, record)
 			}
 		}
@@ -199,6 +200,28 @@ func (r *reader) unpack() ([]stream.Record, error) {
 		}
 	}
 	return records, nil
+}
+
+// plain counts the raw records that come first and are delivered just as they are: most replies hold
+// nothing else. What needs a closer look goes the long way.
+func (r *reader) plain() (n int) {
+	if r.resuming || r.units != nil {
+		return 0
+	}
+	before := r.next.Token
+	for ; n < len(r.raw) && n < maxFetch; n++ {
+		k := &r.raw[n]
+		if k.Position.Token == before || k.Position.Token == "" || r.isOver(k) || bytes.HasPrefix(k.Data, aggregateMagic) {
+			break
+		}
+		before = k.Position.Token
+	}
+	return n
+}
+
+// isOver reports whether a record and what follows are not to be read.
+func (r *reader) isOver(k *stream.Record) bool {
+	return !r.until.IsZero() && k.Arrived != 0 && !k.Arrived.Time().Before(r.until)
 }
 
 // checkResumed tells when the record at the position has expired.
@@ -226,7 +249,7 @@ func (r *reader) userRecord(u *userRecord) (stream.Record, bool) {
 
 // drop forgets the first raw record, so that its bytes live only as long as the records made of it.
 func (r *reader) drop() {
-	r.raw[0] = types.Record{}
+	r.raw[0] = stream.Record{}
 	r.raw, r.units = r.raw[1:], nil
 }
 

@@ -102,7 +102,7 @@ var (
 
 // take reads one event.
 func (f *subscription) take(e *types.SubscribeToShardEvent) (reply, error) {
-	in := reply{records: e.Records, began: f.begins, caughtUp: aws.ToInt64(e.MillisBehindLatest) == 0, asked: f.asked}
+	in := reply{records: fromSDK(e.Records), began: f.begins, caughtUp: aws.ToInt64(e.MillisBehindLatest) == 0, asked: f.asked}
 	switch {
 	case aws.ToString(e.ContinuationSequenceNumber) != "":
 		f.after = e.ContinuationSequenceNumber
