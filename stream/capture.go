@@ -28,6 +28,14 @@ func (l *lane[E, R]) due(now time.Time) bool {
 	return since >= every || l.full() || since >= every/10 && (l.state.Ripe(l.watermark) || l.idle)
 }
 
+// rollOn makes a file that is due a reason for a checkpoint.
+func (l *lane[E, R]) rollOn(now time.Time) {
+	if l.saving == nil && !l.changed {
+		in, any := l.c.rollIn(now)
+		l.changed = any && in == 0
+	}
+}
+
 // full reports whether a checkpoint would give back half of what the Flow allows. What waits to be
 // processed does not count: a lane that is behind its reader gains nothing from a checkpoint.
 func (l *lane[E, R]) full() bool {
@@ -45,6 +53,9 @@ func (l *lane[E, R]) sleep(now time.Time) time.Duration {
 			every /= 10
 		}
 		wait = max(every, 5*l.lastTook) - now.Sub(l.lastStart)
+	}
+	if in, any := l.c.rollIn(now); any && l.saving == nil && !l.changed {
+		wait = min(wait, in)
 	}
 	if !l.holdUntil.IsZero() {
 		wait = min(wait, l.holdUntil.Sub(now))
@@ -157,7 +168,8 @@ func (l *lane[E, R]) finished(r checkpointed) error {
 		return r.err
 	}
 	l.frozen = r.entry.Frozen
-	l.sinkLosses += r.lost
+	l.sinkLosses = r.entry.SinkLosses + r.lost
+	l.c.rolled(r.entry, time.Now())
 	l.changed = l.changed || r.lost > 0
 	l.report(true)
 	if !l.changed {
@@ -208,7 +220,8 @@ func (l *lane[E, R]) leave(ctx context.Context) error {
 	if err := l.drainSave(ctx); err != nil {
 		return err
 	}
-	for l.changed {
+	l.c.flush = true
+	for l.changed || l.c.unrolled() {
 		l.begin(ctx, l.capture(l.watermark))
 		if err := l.drainSave(ctx); err != nil {
 			return err
@@ -227,6 +240,7 @@ func (l *lane[E, R]) end(ctx context.Context, pe *PartitionEnd) error {
 	if err := l.drainSave(ctx); err != nil {
 		return err
 	}
+	l.c.flush = true
 	c := l.capture(EndOfTime)
 	c.entry.LastWatermark, c.entry.Children, c.entry.Lost = last, pe.Children, pe.Lost
 	l.begin(ctx, c)

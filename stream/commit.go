@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -26,14 +27,20 @@ type committer struct {
 	losses int64 // rows rejected by sinks, of the last commit
 	stuck  func(error)
 	rules  rules
+
+	waiting map[string]*waiting // by the name of a Roller
+	flush   bool                // every file is due: nothing waits behind the next entry
 }
 
-// stage writes rows and dead letters and names them in e.
+// stage writes rows and dead letters and names them in e, which is then ready to be saved.
 func (c *committer) stage(ctx context.Context, e *Entry, rows, dead []Row) error {
 	if err := c.stageRows(ctx, e, rows); err != nil {
 		return err
 	}
-	return c.stageParts(ctx, &e.Dead, "dead", dead)
+	if err := c.stageParts(ctx, &e.Dead, "dead", dead); err != nil {
+		return err
+	}
+	return c.roll(ctx, e)
 }
 
 // stageRows adds rows to e's output; it may be called many times before the save.
@@ -45,7 +52,7 @@ func (c *committer) stageRows(ctx context.Context, e *Entry, rows []Row) error {
 	if err := c.stageParts(ctx, &e.Rows, "rows", rows); err != nil {
 		return err
 	}
-	for _, s := range c.sinks {
+	for i, s := range c.sinks {
 		stager, ok := s.(Stager)
 		if !ok {
 			continue
@@ -53,14 +60,24 @@ func (c *committer) stageRows(ctx context.Context, e *Entry, rows []Row) error {
 		id := c.log.Next()
 		id.Part = part
 		var token []byte
-		err := c.persist(ctx, "stage", func() (err error) {
+		rejected, err := c.accepted(ctx, "stage", func() (err error) {
 			token, err = stager.Stage(ctx, id, rows)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		e.Stagers = append(e.Stagers, StagedBy{Sink: stager.Name(), Token: token})
+		letters, err := c.letters(id, rejected, once(rows))
+		if err != nil {
+			return err
+		}
+		if err := c.stageParts(ctx, &e.Dead, fmt.Sprintf("rejected-%d", i), letters); err != nil {
+			return err
+		}
+		e.SinkLosses += int64(len(letters))
+		if token != nil {
+			e.Stagers = append(e.Stagers, StagedBy{Sink: stager.Name(), Token: token})
+		}
 	}
 	return nil
 }
@@ -109,6 +126,15 @@ func (c *committer) again(ctx context.Context, base *Entry) error {
 	return c.commit(ctx, base, id)
 }
 
+// resume goes on from the entry that a claim names.
+func (c *committer) resume(ctx context.Context, base *Entry) error {
+	if err := c.again(ctx, base); err != nil {
+		return err
+	}
+	c.rolled(base, time.Now())
+	return nil
+}
+
 // save appends the entry. Only an error that ends the assignment comes back.
 func (c *committer) save(ctx context.Context, e *Entry) error {
 	if err := c.log.Append(ctx, e); err != nil {
@@ -129,6 +155,9 @@ func (c *committer) commit(ctx context.Context, e *Entry, id CheckpointID) error
 			return err
 		}
 	}
+	if err := c.write(ctx, e, id); err != nil {
+		return err
+	}
 	for part, blob := range e.Rows.Parts {
 		rows, err := c.read(ctx, blob)
 		if err != nil {
@@ -136,7 +165,7 @@ func (c *committer) commit(ctx context.Context, e *Entry, id CheckpointID) error
 		}
 		id.Part = part
 		for i, s := range c.sinks {
-			if _, ok := s.(Stager); ok {
+			if _, ok := s.(Stager); ok || e.isRolling(s) {
 				continue
 			}
 			if err := c.deliver(ctx, s, i, id, rows); err != nil {
@@ -174,33 +203,25 @@ func (c *committer) read(ctx context.Context, b Blob) ([]Row, error) {
 }
 
 func (c *committer) deliver(ctx context.Context, s Sink, index int, id CheckpointID, rows []Row) error {
-	rejected, err := c.accepted(ctx, "deliver", s, id, rows)
-	if err != nil || len(rejected) == 0 {
+	rejected, err := c.accepted(ctx, "deliver", func() error { return s.Deliver(ctx, id, rows) })
+	if err != nil {
 		return err
 	}
-	c.losses += int64(len(rejected))
-	dead := make([]Row, 0, len(rejected))
-	for _, r := range rejected {
-		d := DeadLetter{Reason: ReasonRejected, Stage: "sink", Source: c.a.sourceName(), Partition: id.Partition,
-			Position: fmt.Sprintf("%s[%d]", id, r.Index), Error: r.Reason, Raw: rows[r.Index].Data}
-		dead = append(dead, d.row())
-	}
-	return c.bury(ctx, id.dead(id.Part, fmt.Sprintf("rejected-%d", index)), dead)
+	return c.refused(ctx, id, index, rejected, once(rows))
 }
 
-// accepted delivers rows, however long it takes, and returns those that the sink can never take.
-func (c *committer) accepted(ctx context.Context, what string, s Sink, id CheckpointID, rows []Row) ([]RejectedRow, error) {
+// once is rows as the one part that there is.
+func once(rows []Row) iter.Seq2[[]Row, error] {
+	return func(yield func([]Row, error) bool) { yield(rows, nil) }
+}
+
+// accepted has rows delivered, however long it takes, and returns those that the sink can never take.
+func (c *committer) accepted(ctx context.Context, what string, deliver func() error) ([]RejectedRow, error) {
 	var rejected *Rejected
 	err := c.persist(ctx, what, func() error {
 		rejected = nil
-		err := s.Deliver(ctx, id, rows)
-		if !errors.As(err, &rejected) {
+		if err := deliver(); !errors.As(err, &rejected) {
 			return err
-		}
-		for _, r := range rejected.Rows {
-			if r.Index < 0 || r.Index >= len(rows) {
-				return fmt.Errorf("the sink rejects row %d of %d", r.Index, len(rows))
-			}
 		}
 		return nil
 	})
@@ -208,6 +229,41 @@ func (c *committer) accepted(ctx context.Context, what string, s Sink, id Checkp
 		return nil, err
 	}
 	return rejected.Rows, nil
+}
+
+// refused counts the rows that sink number index can never take, and buries them.
+func (c *committer) refused(ctx context.Context, id CheckpointID, index int, rejected []RejectedRow, parts iter.Seq2[[]Row, error]) error {
+	dead, err := c.letters(id, rejected, parts)
+	if err != nil || len(dead) == 0 {
+		return err
+	}
+	c.losses += int64(len(dead))
+	return c.bury(ctx, id.dead(id.Part, fmt.Sprintf("rejected-%d", index)), dead)
+}
+
+// letters are the dead letters of rejected rows, whose indexes count the rows of all parts.
+func (c *committer) letters(id CheckpointID, rejected []RejectedRow, parts iter.Seq2[[]Row, error]) ([]Row, error) {
+	if len(rejected) == 0 {
+		return nil, nil
+	}
+	dead, before := make([]Row, 0, len(rejected)), 0
+	for rows, err := range parts {
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rejected {
+			if i := r.Index - before; i >= 0 && i < len(rows) {
+				d := DeadLetter{Reason: ReasonRejected, Stage: "sink", Source: c.a.sourceName(), Partition: id.Partition,
+					Position: fmt.Sprintf("%s[%d]", id, r.Index), Error: r.Reason, Raw: rows[i].Data}
+				dead = append(dead, d.row())
+			}
+		}
+		before += len(rows)
+	}
+	if len(dead) != len(rejected) {
+		return nil, fmt.Errorf("the sink rejects %d rows, of which %d are among the %d that it was given", len(rejected), len(dead), before)
+	}
+	return dead, nil
 }
 
 // bury delivers dead letters. Without a dead letter sink they are logged, and gone.
@@ -221,7 +277,7 @@ func (c *committer) bury(ctx context.Context, id CheckpointID, rows []Row) error
 	// A sink may refuse a letter for its size: an event hub takes less than a record may have. Then less
 	// of the record goes with it, and at last nothing but where it is.
 	for _, most := range []int{lessRaw, 0, -1} {
-		rejected, err := c.accepted(ctx, "dead letter", c.dead, id, rows)
+		rejected, err := c.accepted(ctx, "dead letter", func() error { return c.dead.Deliver(ctx, id, rows) })
 		if err != nil || len(rejected) == 0 {
 			return err
 		}

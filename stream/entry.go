@@ -44,6 +44,7 @@ type Entry struct {
 	Rows       Staged      `json:"rows,omitzero"`    // output of every sink that takes rows
 	Dead       Staged      `json:"dead,omitzero"`    // dead letters
 	Stagers    []StagedBy  `json:"stagers,omitempty"`
+	Files      []Rolling   `json:"files,omitempty"`
 	IDs        []Blob      `json:"ids,omitempty"` // of the records that this entry counts and the one before does not (Redelivering)
 	Ledger     Ledger      `json:"ledger"`
 	SinkLosses int64       `json:"sink_losses,omitempty"` // rows that a sink rejected alone
@@ -74,6 +75,9 @@ func (e *Entry) Blobs(f func(*Blob)) {
 	each(e.Rows.Parts)
 	each(e.Dead.Parts)
 	each(e.IDs)
+	for i := range e.Files {
+		each(e.Files[i].Parts)
+	}
 }
 
 // MergerEntry is what only the merger's entries hold.

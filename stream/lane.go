@@ -144,6 +144,7 @@ func (l *lane[E, R]) live(ctx context.Context) (err error) {
 		news := l.a.Log.Changed() // taken before the target is read, so that nothing slips between
 		l.moveOn(time.Now())
 		l.raiseIdle()
+		l.rollOn(time.Now())
 		if l.saving == nil && l.due(time.Now()) {
 			l.begin(ctx, l.capture(l.watermark))
 		}
@@ -314,7 +315,7 @@ func (l *lane[E, R]) restore(ctx context.Context) error {
 	}
 	l.position, l.watermark = base.Position, max(l.watermark, base.Watermark)
 	l.frozen, l.ledger, l.sinkLosses = base.Frozen, base.Ledger, base.SinkLosses
-	if err := l.c.again(ctx, base); err != nil {
+	if err := l.c.resume(ctx, base); err != nil {
 		return err
 	}
 	if l.c.losses > 0 {

@@ -43,7 +43,7 @@ type merger[E, R any] struct {
 
 func newMerger[E, R any](p *Pipeline[E, R], a *Assignment) *merger[E, R] {
 	m := &merger[E, R]{p: p, a: a, newest: make(map[string]*Entry), roster: roster{rules: p.rules}}
-	m.c = committer{log: a.Log, sinks: p.Sinks, dead: p.DeadLetter, a: a, logger: p.logger(), stuck: m.stuck, rules: p.rules}
+	m.c = committer{log: a.Log, sinks: p.Sinks, dead: p.DeadLetter, a: a, logger: p.logger(), stuck: m.stuck, rules: p.rules, flush: true}
 	return m
 }
 
@@ -255,7 +255,8 @@ func (m *merger[E, R]) save(ctx context.Context, frontier, target Instant, ended
 		return false, err
 	}
 	m.ledger.RowsOut += e.Rows.Count
-	e.Ledger, e.SinkLosses = m.ledger, m.losses
+	e.Ledger = m.ledger
+	e.SinkLosses += m.losses // staging has counted its own
 	if m.state != nil && !ended {
 		blob, err := m.a.Log.WriteObject(ctx, "snapshot", m.state.Snapshot())
 		if err != nil {
@@ -273,7 +274,7 @@ func (m *merger[E, R]) save(ctx context.Context, frontier, target Instant, ended
 		return false, err
 	}
 	m.roster.frontier, m.target, m.first = frontier, target, false
-	m.losses, m.owes = m.losses+m.c.losses, m.c.losses > 0
+	m.losses, m.owes = e.SinkLosses+m.c.losses, m.c.losses > 0
 	m.lastTook = time.Since(m.lastStart)
 	m.report(e.Number)
 	if !ended {
@@ -377,7 +378,7 @@ func (m *merger[E, R]) restore(ctx context.Context) error {
 	m.heldBy, m.heldSince, m.toldAt = base.Merger.HeldBy, base.Merger.HeldSince, time.Now()
 	m.roster.frontier, m.target, m.tip, m.late = base.Merger.Frontier, base.Merger.Target, base.Merger.Tip, base.Merger.LatePartials
 	m.ledger, m.losses = base.Ledger, base.SinkLosses
-	if err := m.c.again(ctx, base); err != nil {
+	if err := m.c.resume(ctx, base); err != nil {
 		return err
 	}
 	m.restored = m.roster.frontier

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"time"
 )
@@ -74,12 +75,32 @@ type Sink interface {
 	Deliver(ctx context.Context, id CheckpointID, rows []Row) error
 }
 
+// Roller is a sink of files that may span checkpoints: rows wait in the log until there are enough of them
+// for a file, or until they have waited for long enough, and none is visible before. Rows of windows do
+// not wait, nor does anything when a partition is released.
+type Roller interface {
+	Sink
+	// Name tells this sink from the pipeline's others, across restarts.
+	Name() string
+	// Roll says when a file is due: when its first row is this old, or it has this many bytes of rows; 0
+	// leaves a bound out. Without bounds every checkpoint makes a file.
+	Roll() (every time.Duration, size int64)
+	// Layout is what the names and bytes of files depend on beside the rows: it is saved with the decision
+	// to make a file, so that a changed setting cannot deliver rows a second time under another name.
+	Layout() []byte
+	// Write makes the file, or files, of rows. It may be repeated with the same id, layout and rows, as
+	// Deliver may. parts yields some MiB of rows at a time, which are valid until the next; it may be ranged
+	// over again. An error that it yields ends Write. The indexes of a *Rejected count the rows of all parts.
+	Write(ctx context.Context, id CheckpointID, layout []byte, parts iter.Seq2[[]Row, error]) error
+}
+
 // Stager is a sink that can hold rows invisible itself until they are committed.
 type Stager interface {
 	Sink
 	// Name tells this sink from the pipeline's others, across restarts.
 	Name() string
-	// Stage holds rows back under the id and returns the token with which to commit them.
+	// Stage holds rows back under the id and returns the token with which to commit them, nil when there
+	// is nothing to commit. A *Rejected error names rows that can never be delivered: the others are staged.
 	Stage(ctx context.Context, id CheckpointID, rows []Row) (token []byte, err error)
 	// Commit makes staged rows visible. Twice equals once.
 	Commit(ctx context.Context, token []byte) error

@@ -23,5 +23,8 @@ type rules struct {
 	forgetIDs        bool // §7: the ids of saved checkpoints are not read again
 	dropKnown        bool // §7: no id is known
 	hastyWatermark   bool // §7: the watermark moves at once after a claim
+	dropWaiting      bool // files: rows that wait for a file are named only by the entry that staged them
+	layoutOfToday    bool // files: a file that is written again takes the sink's present layout
+	keepWaiting      bool // files: a partition ends with rows that wait
 	noRecommit       bool // A5: a new owner does not commit what its predecessor saved
 }

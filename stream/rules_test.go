@@ -41,6 +41,9 @@ var ruleTests = []struct {
 	{"forgetIDs", "§7: after a crash a record whose ack came too late is counted again", redelivered},
 	{"dropKnown", "§7: a record whose ack was lost is counted again", redelivered},
 	{"hastyWatermark", "§7: what a dead owner held is late when it comes again", redelivered},
+	{"dropWaiting", "files: rows of a checkpoint that made no file are never in one", simulated},
+	{"layoutOfToday", "files: after a crash the same rows are in two files, by the old layout and by the new", simulated},
+	{"keepWaiting", "files: what waits when a partition ends is never in a file", simulated},
 	{"noRecommit", "A5: what was saved but not committed before a crash is never delivered", scenario(split, killed)},
 }
 
@@ -164,7 +167,7 @@ func direct() *plan {
 
 // begin starts the script in the caller's bubble.
 func begin(pl *plan) *world {
-	w := &world{script: pl.script, bucket: bucket.Memory()}
+	w := &world{script: pl.script, bucket: bucket.Memory(), roll: pl.roll}
 	w.start = time.Now()
 	return w
 }

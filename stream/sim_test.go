@@ -13,6 +13,7 @@ import (
 
 	"github.com/millstream/millstream/bucket"
 	"github.com/millstream/millstream/stream"
+	"github.com/millstream/millstream/stream/streamtest"
 	"github.com/millstream/millstream/windows"
 )
 
@@ -44,6 +45,7 @@ type plan struct {
 	noise   float64
 	paused  [][2]time.Duration
 	skews   [2]time.Duration // of the machines' wall clocks
+	roll    time.Duration    // of a second sink, one of files; 0: there is none
 }
 
 func newPlan(seed uint64) *plan {
@@ -60,6 +62,7 @@ func newPlan(seed uint64) *plan {
 	for i := range pl.skews {
 		pl.skews[i] = -time.Duration(clocks.IntN(2)) * time.Hour
 	}
+	pl.roll = []time.Duration{0, 5 * time.Second, 20 * time.Second}[clocks.IntN(3)]
 	pl.noise = []float64{0, 0.03, 0.1}[pl.rng.IntN(3)]
 	pl.family()
 	return pl
@@ -179,7 +182,7 @@ type tally struct {
 
 // simulate runs a plan in the caller's bubble and returns what is wrong with the outcome.
 func (pl *plan) simulate(off []string, sums *tally) error {
-	w := &world{script: pl.script, bucket: bucket.Memory()}
+	w := &world{script: pl.script, bucket: bucket.Memory(), roll: pl.roll}
 	w.start = time.Now()
 	calm := time.Now().Add(horizon + time.Minute)
 	started := 0
@@ -255,7 +258,7 @@ func (pl *plan) simulate(off []string, sums *tally) error {
 // judge compares rows and ledger with the oracle's.
 func (pl *plan) judge(w *world, sums *tally) error {
 	letters, err := w.dead.DeadLetters()
-	if err := errors.Join(err, w.sink.Err(), w.dead.Err()); err != nil {
+	if err := errors.Join(err, w.sink.Err(), w.files.Err(), w.dead.Err()); err != nil {
 		return err
 	}
 	late := make(map[string]bool)
@@ -283,15 +286,26 @@ func (pl *plan) judge(w *world, sums *tally) error {
 		}
 	}
 	want.Contributed = int64(len(counted))
-	var rows []string
-	for _, r := range w.sink.Rows() {
-		rows = append(rows, string(r.Data))
-	}
-	slices.Sort(rows)
 	oracle := exact(pl.windows, counted)
 	want.RowsOut = int64(len(oracle))
-	if !slices.Equal(rows, oracle) {
-		return fmt.Errorf("rows are wrong: %d, exact are %d%s", len(rows), len(oracle), firstDifference(rows, oracle))
+	wrong := func(what string, sink *streamtest.Sink) error {
+		var rows []string
+		for _, r := range sink.Rows() {
+			rows = append(rows, string(r.Data))
+		}
+		slices.Sort(rows)
+		if !slices.Equal(rows, oracle) {
+			return fmt.Errorf("%s are wrong: %d, exact are %d%s", what, len(rows), len(oracle), firstDifference(rows, oracle))
+		}
+		return nil
+	}
+	if err := wrong("rows", &w.sink); err != nil {
+		return err
+	}
+	if pl.roll > 0 {
+		if err := wrong("rows in files", &w.files); err != nil {
+			return err
+		}
 	}
 	ledger, err := w.ledger()
 	if err != nil || ledger != want {

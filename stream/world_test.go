@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"path"
@@ -332,6 +333,39 @@ type world struct {
 	faults faults
 	said   said
 	early  atomic.Int64 // acks of batches whose rows are not delivered
+
+	// A second sink, of files.
+	roll     time.Duration // 0: there is none
+	rollSize int64         // default 10,000
+	files    streamtest.Sink
+	layout   atomic.Int64 // every process has another
+}
+
+// files is a sink of files that wait for a while.
+type files struct {
+	w      *world
+	layout string
+}
+
+func (f *files) Name() string                 { return "files" }
+func (f *files) Roll() (time.Duration, int64) { return f.w.roll, cmp.Or(f.w.rollSize, 10_000) }
+func (f *files) Layout() []byte               { return []byte(f.layout) }
+
+func (f *files) Deliver(ctx context.Context, id stream.CheckpointID, rows []stream.Row) error {
+	return errors.New("rows past the roll")
+}
+
+// Write takes a file of another layout for another file.
+func (f *files) Write(ctx context.Context, id stream.CheckpointID, layout []byte, parts iter.Seq2[[]stream.Row, error]) error {
+	var whole []stream.Row
+	for rows, err := range parts {
+		if err != nil {
+			return err
+		}
+		whole = append(whole, rows...)
+	}
+	id.Kind = string(layout)
+	return f.w.files.Deliver(ctx, id, whole)
 }
 
 // instance is one process.
@@ -345,6 +379,9 @@ type instance struct {
 func (w *world) launch(p *stream.Pipeline[int64, sum], g *gate) *instance {
 	g.faults = &w.faults
 	p.Sinks = []stream.Sink{streamtest.DisturbSink(&w.sink, g.decide)}
+	if w.roll > 0 {
+		p.Sinks = append(p.Sinks, streamtest.DisturbSink(&files{w, fmt.Sprint(w.layout.Add(1))}, g.decide))
+	}
 	p.DeadLetter = streamtest.DisturbSink(&w.dead, g.decide)
 	p.Logger = slog.New(&w.said)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -2,6 +2,7 @@ package streamtest
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"github.com/millstream/millstream/bucket"
@@ -71,11 +72,15 @@ func (d *disturbed) List(ctx context.Context, prefix string) (names []string, er
 	return names, err
 }
 
-// DisturbSink returns s with a fate for every call, as Disturb does for a store. A Stager stays one.
+// DisturbSink returns s with a fate for every call, as Disturb does for a store. A Stager stays one, and a
+// Roller, whose Write is "deliver" too.
 func DisturbSink(s stream.Sink, decide func(Op) Fate) stream.Sink {
 	d := disturbedSink{s, decide}
-	if stager, ok := s.(stream.Stager); ok {
-		return &disturbedStager{d, stager}
+	switch s := s.(type) {
+	case stream.Stager:
+		return &disturbedStager{d, s}
+	case stream.Roller:
+		return &disturbedRoller{s, d}
 	}
 	return &d
 }
@@ -109,4 +114,28 @@ func (d *disturbedStager) Stage(ctx context.Context, id stream.CheckpointID, row
 
 func (d *disturbedStager) Commit(ctx context.Context, token []byte) error {
 	return act(ctx, d.decide(Op{"commit", ""}), func(ctx context.Context) error { return d.stager.Commit(ctx, token) })
+}
+
+type disturbedRoller struct {
+	stream.Roller
+	disturbedSink
+}
+
+func (d *disturbedRoller) Deliver(ctx context.Context, id stream.CheckpointID, rows []stream.Row) error {
+	return d.disturbedSink.Deliver(ctx, id, rows)
+}
+
+func (d *disturbedRoller) Write(ctx context.Context, id stream.CheckpointID, layout []byte, parts iter.Seq2[[]stream.Row, error]) error {
+	fate := d.decide(Op{"deliver", id.String()})
+	if fate.Later > 0 {
+		var whole []stream.Row // the caller's parts cannot be read then
+		for rows, err := range parts {
+			if err != nil {
+				return err
+			}
+			whole = append(whole, cloneRows(rows)...)
+		}
+		parts = func(yield func([]stream.Row, error) bool) { yield(whole, nil) }
+	}
+	return act(ctx, fate, func(ctx context.Context) error { return d.Roller.Write(ctx, id, layout, parts) })
 }
