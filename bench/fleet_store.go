@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -180,6 +181,15 @@ func (w *wires) Delete(ctx context.Context, name string) error {
 		return err
 	}
 	return w.shelves.Delete(ctx, name)
+}
+
+// Objects and Read are for files, of which there are none here.
+func (w *wires) Objects(context.Context, string) ([]bucket.Info, error) {
+	return nil, errors.ErrUnsupported
+}
+
+func (w *wires) Read(context.Context, string, int64) (io.ReadCloser, error) {
+	return nil, errors.ErrUnsupported
 }
 
 // listPage is how many names S3 returns at a time.

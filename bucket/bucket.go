@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/url"
 	"slices"
@@ -52,6 +53,12 @@ type Bucket interface {
 	// List returns every name that begins with prefix, sorted by bytes. The prefix may end anywhere
 	// in a name.
 	List(ctx context.Context, prefix string) ([]string, error)
+	// Objects lists as List does, with what else the store says of each object.
+	Objects(ctx context.Context, prefix string) ([]Info, error)
+	// Read opens an object at one of its bytes, 0 the first, ErrNotFound when there is none: for
+	// objects that are too large for Get. ctx ends reading too. What comes back is for one goroutine, and
+	// to be closed.
+	Read(ctx context.Context, name string, offset int64) (io.ReadCloser, error)
 	// Delete removes an object. One that is not there is no error.
 	Delete(ctx context.Context, name string) error
 	// URL says where the bucket is, without secrets, for messages.

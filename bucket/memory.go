@@ -6,15 +6,32 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Memory returns an empty bucket that lives in memory. It starts no goroutines and never waits, so
 // it also serves simulations in virtual time.
-func Memory() Bucket { return &memory{objects: make(map[string][]byte)} }
+func Memory() Bucket {
+	return &memory{objects: make(map[string][]byte), written: make(map[string]writing)}
+}
 
 type memory struct {
 	mu      sync.RWMutex
 	objects map[string][]byte
+	written map[string]writing // of each object
+	count   int64
+}
+
+// writing tells a write from every other.
+type writing struct {
+	at    time.Time
+	count int64
+}
+
+// set is called with the mutex held.
+func (m *memory) set(name string, data []byte) {
+	m.count++
+	m.objects[name], m.written[name] = bytes.Clone(data), writing{time.Now().UTC(), m.count}
 }
 
 func (m *memory) Create(ctx context.Context, name string, data []byte) error {
@@ -26,7 +43,7 @@ func (m *memory) Create(ctx context.Context, name string, data []byte) error {
 	if _, ok := m.objects[name]; ok {
 		return ErrExists
 	}
-	m.objects[name] = bytes.Clone(data)
+	m.set(name, data)
 	return nil
 }
 
@@ -36,7 +53,7 @@ func (m *memory) Put(ctx context.Context, name string, data []byte) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.objects[name] = bytes.Clone(data)
+	m.set(name, data)
 	return nil
 }
 
@@ -76,6 +93,7 @@ func (m *memory) Delete(ctx context.Context, name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.objects, name)
+	delete(m.written, name)
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -42,6 +43,7 @@ func Cases() []Case {
 		{"ListPages", listPages},
 		{"Names", names},
 		{"BadNames", badNames},
+		{"Browse", browse},
 		{"Cancelled", cancelled},
 	}
 }
@@ -368,6 +370,49 @@ func badNames(ctx context.Context, b bucket.Bucket, prefix string) error {
 	}
 	if _, err := b.List(ctx, prefix+"../"); err == nil {
 		return errors.New("List left the bucket")
+	}
+	return nil
+}
+
+// browse reads from any byte, and has a tag change with every write.
+func browse(ctx context.Context, b bucket.Bucket, prefix string) error {
+	name, data := prefix+"a/b", pattern(100_000, 1)
+	if err := b.Create(ctx, name, data); err != nil {
+		return err
+	}
+	if err := b.Put(ctx, prefix+"a-", nil); err != nil {
+		return err
+	}
+	for _, offset := range []int64{0, 1, 99_999} {
+		r, err := b.Read(ctx, name, offset)
+		if err != nil {
+			return fmt.Errorf("reading from %d: %w", offset, err)
+		}
+		got, err := io.ReadAll(r)
+		r.Close()
+		if err != nil || !bytes.Equal(got, data[offset:]) {
+			return fmt.Errorf("from %d come %d bytes, %w", offset, len(got), err)
+		}
+	}
+	if _, err := b.Read(ctx, prefix+"absent", 0); !errors.Is(err, bucket.ErrNotFound) {
+		return fmt.Errorf("reading what is not there: %w", err)
+	}
+	tags := make(map[string]bool)
+	for n := range 3 {
+		infos, err := b.Objects(ctx, prefix+"a")
+		if err != nil {
+			return err
+		}
+		if len(infos) != 2 || infos[0].Name != prefix+"a-" || infos[0].Size != 0 || infos[1].Name != name || infos[1].Size != int64(100_000-n) || infos[1].Modified.IsZero() {
+			return fmt.Errorf("listed are %+v", infos)
+		}
+		if tags[infos[1].Tag] {
+			return fmt.Errorf("the tag %s stays, though other bytes were written", infos[1].Tag)
+		}
+		tags[infos[1].Tag] = true
+		if err := b.Put(ctx, name, pattern(100_000-n-1, n+2)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
