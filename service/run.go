@@ -245,14 +245,20 @@ func (w *wiring) openStore(ctx context.Context, plan func() stream.Plan, logger 
 // deadLetter is where dead letters go that do not go beside the log.
 func (s *Settings) deadLetter() string {
 	if s.DeadLetter == "" && strings.HasPrefix(s.Checkpoint, "mem:") {
-		return "./dead-letter" // a log in memory is gone with the program
+		return memoryLetters
 	}
 	return s.DeadLetter
 }
 
+// memoryLetters is where dead letters go when the log is in memory, which is gone with the program.
+const memoryLetters = "./dead-letter"
+
+// besideLog is where in the checkpoint's bucket a pipeline's dead letters go.
+func besideLog(pipeline string) string { return pipeline + "/dead-letter/" }
+
 // openDeadLetter opens --dead-letter, or the folder beside the log.
 func (w *wiring) openDeadLetter(ctx context.Context, logger *slog.Logger) error {
-	beside := w.settings.Name + "/dead-letter/"
+	beside := besideLog(w.settings.Name)
 	if raw := w.settings.deadLetter(); raw != "" {
 		sink, err := openSink(ctx, "--dead-letter", raw, logger)
 		w.closing(sink.close)

@@ -35,7 +35,7 @@ Before you run:   millstream check (with the same flags)`,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return service.FlagError(cmd.Flags(), err) })
 	root.SuggestionsMinimumDistance = 2
-	root.AddCommand(runCommand(), demoCommand(), checkCommand(), checkpointsCommand(), explainCommand(), configCommand(), versionCommand())
+	root.AddCommand(runCommand(), demoCommand(), checkCommand(), checkpointsCommand(), deadLettersCommand(), explainCommand(), configCommand(), versionCommand())
 	root.InitDefaultCompletionCmd() // which Execute would add too late for noArguments
 	noArguments(root)
 	return root
