@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
-	"slices"
 	"strings"
 
 	"gocloud.dev/blob"
@@ -80,24 +78,14 @@ func (c *cloud) Get(ctx context.Context, name string) ([]byte, error) {
 }
 
 func (c *cloud) List(ctx context.Context, prefix string) ([]string, error) {
-	if err := readyList(ctx, prefix); err != nil {
+	infos, err := c.Objects(ctx, prefix)
+	if err != nil {
 		return nil, err
 	}
-	var names []string
-	pages := c.b.List(&blob.ListOptions{Prefix: c.prefix + prefix})
-	for {
-		o, err := pages.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, c.failed(ctx, prefix, err)
-		}
-		if name := strings.TrimPrefix(o.Key, c.prefix); validName(name) == nil { // other names are not ours
-			names = append(names, name)
-		}
+	names := make([]string, len(infos))
+	for i := range infos {
+		names[i] = infos[i].Name
 	}
-	slices.Sort(names)
 	return names, nil
 }
 
