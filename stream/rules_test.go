@@ -167,7 +167,7 @@ func direct() *plan {
 
 // begin starts the script in the caller's bubble.
 func begin(pl *plan) *world {
-	w := &world{script: pl.script, bucket: bucket.Memory(), roll: pl.roll}
+	w := &world{script: pl.script, bucket: bucket.Memory(), roll: pl.roll, stages: pl.stages}
 	w.start = time.Now()
 	return w
 }

@@ -46,6 +46,7 @@ type plan struct {
 	paused  [][2]time.Duration
 	skews   [2]time.Duration // of the machines' wall clocks
 	roll    time.Duration    // of a second sink, one of files; 0: there is none
+	stages  bool             // there is a third sink, which holds rows itself
 }
 
 func newPlan(seed uint64) *plan {
@@ -63,6 +64,7 @@ func newPlan(seed uint64) *plan {
 		pl.skews[i] = -time.Duration(clocks.IntN(2)) * time.Hour
 	}
 	pl.roll = []time.Duration{0, 5 * time.Second, 20 * time.Second}[clocks.IntN(3)]
+	pl.stages = clocks.IntN(2) == 0
 	pl.noise = []float64{0, 0.03, 0.1}[pl.rng.IntN(3)]
 	pl.family()
 	return pl
@@ -182,7 +184,7 @@ type tally struct {
 
 // simulate runs a plan in the caller's bubble and returns what is wrong with the outcome.
 func (pl *plan) simulate(off []string, sums *tally) error {
-	w := &world{script: pl.script, bucket: bucket.Memory(), roll: pl.roll}
+	w := &world{script: pl.script, bucket: bucket.Memory(), roll: pl.roll, stages: pl.stages}
 	w.start = time.Now()
 	calm := time.Now().Add(horizon + time.Minute)
 	started := 0
@@ -304,6 +306,11 @@ func (pl *plan) judge(w *world, sums *tally) error {
 	}
 	if pl.roll > 0 {
 		if err := wrong("rows in files", &w.files); err != nil {
+			return err
+		}
+	}
+	if pl.stages {
+		if err := errors.Join(wrong("rows staged and committed", &w.staged.Sink), w.staged.Err()); err != nil {
 			return err
 		}
 	}

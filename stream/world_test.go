@@ -1,6 +1,7 @@
 package stream_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -339,6 +340,9 @@ type world struct {
 	rollSize int64         // default 10,000
 	files    streamtest.Sink
 	layout   atomic.Int64 // every process has another
+
+	stages bool // a third sink holds rows itself
+	staged staged
 }
 
 // files is a sink of files that wait for a while.
@@ -368,6 +372,56 @@ func (f *files) Write(ctx context.Context, id stream.CheckpointID, layout []byte
 	return f.w.files.Deliver(ctx, id, whole)
 }
 
+// staged is a sink that holds rows until they are committed. Rows of the key "refused" it never takes.
+type staged struct {
+	streamtest.Sink // what is visible
+
+	mu   sync.Mutex
+	held map[string]heldRows
+}
+
+type heldRows struct {
+	id   stream.CheckpointID
+	rows []stream.Row
+}
+
+func (s *staged) Name() string { return "staged" }
+
+func (s *staged) Deliver(context.Context, stream.CheckpointID, []stream.Row) error {
+	return errors.New("rows past the stage")
+}
+
+func (s *staged) Stage(_ context.Context, id stream.CheckpointID, rows []stream.Row) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held == nil {
+		s.held = make(map[string]heldRows)
+	}
+	var err error
+	h, refused := heldRows{id: id}, &stream.Rejected{}
+	for i, r := range rows {
+		if r.Key == "refused" {
+			refused.Rows = append(refused.Rows, stream.RejectedRow{Index: i, Reason: "refused by its key"})
+			err = refused
+			continue
+		}
+		h.rows = append(h.rows, stream.Row{Key: strings.Clone(r.Key), Window: r.Window, Data: bytes.Clone(r.Data)})
+	}
+	if len(h.rows) == 0 {
+		return nil, err
+	}
+	token := strconv.Itoa(len(s.held)) // each staging has one of its own, though its id comes again
+	s.held[token] = h
+	return []byte(token), err
+}
+
+func (s *staged) Commit(ctx context.Context, token []byte) error {
+	s.mu.Lock()
+	h := s.held[string(token)]
+	s.mu.Unlock()
+	return s.Sink.Deliver(ctx, h.id, h.rows)
+}
+
 // instance is one process.
 type instance struct {
 	*gate
@@ -381,6 +435,9 @@ func (w *world) launch(p *stream.Pipeline[int64, sum], g *gate) *instance {
 	p.Sinks = []stream.Sink{streamtest.DisturbSink(&w.sink, g.decide)}
 	if w.roll > 0 {
 		p.Sinks = append(p.Sinks, streamtest.DisturbSink(&files{w, fmt.Sprint(w.layout.Add(1))}, g.decide))
+	}
+	if w.stages {
+		p.Sinks = append(p.Sinks, streamtest.DisturbSink(&w.staged, g.decide))
 	}
 	p.DeadLetter = streamtest.DisturbSink(&w.dead, g.decide)
 	p.Logger = slog.New(&w.said)
@@ -443,21 +500,26 @@ func (w *world) delivered(partition string) (n int) {
 	return n
 }
 
-// merged returns the merger's part of its newest entry.
-func (w *world) merged() (*stream.MergerEntry, error) {
+// newest returns the newest entry of a partition.
+func (w *world) newest(partition string) (*stream.Entry, error) {
 	store, err := checkpoint.Open(context.Background(), checkpoint.Config{Bucket: w.bucket, Name: "sim"})
 	if err != nil {
 		return nil, err
 	}
-	names, err := w.bucket.List(context.Background(), "sim/log/"+stream.MergerPartition+"/")
+	names, err := w.bucket.List(context.Background(), "sim/log/"+partition+"/")
 	if err != nil || len(names) == 0 {
-		return nil, fmt.Errorf("the merger has no log: %w", err)
+		return nil, fmt.Errorf("%s has no log: %w", partition, err)
 	}
 	newest, err := strconv.ParseUint(path.Base(names[len(names)-1]), 10, 64)
 	if err != nil {
 		return nil, err
 	}
-	e, err := store.Show(context.Background(), stream.MergerPartition, newest)
+	return store.Show(context.Background(), partition, newest)
+}
+
+// merged returns the merger's part of its newest entry.
+func (w *world) merged() (*stream.MergerEntry, error) {
+	e, err := w.newest(stream.MergerPartition)
 	if err != nil {
 		return nil, err
 	}
