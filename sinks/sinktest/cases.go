@@ -305,17 +305,18 @@ func big(ctx context.Context, d *Destination) error {
 	return check(ctx, d, asPromised, e, large)
 }
 
-// oversize: a row that the destination does not take is rejected alone, every time.
+// oversize: a row that the destination does not take, among 10,000, is rejected alone, every time.
 func oversize(ctx context.Context, d *Destination) error {
-	e := entryOf(idOf(1), 5, 0)
-	e.rows[2] = entryOf(idOf(2), 1, 11<<20).rows[0]
+	const bad = 7_777
+	e := entryOf(idOf(1), 10_000, 0)
+	e.rows[bad] = entryOf(idOf(2), 1, 11<<20).rows[0]
 	want := e
 	for range 2 {
 		s, err := d.Open(nil)
 		if err != nil {
 			return err
 		}
-		if want, err = deliverSome(ctx, s, e, 2); err != nil {
+		if want, err = deliverSome(ctx, s, e, bad); err != nil {
 			return err
 		}
 	}
@@ -334,7 +335,7 @@ func deliverSome(ctx context.Context, s stream.Sink, e entry, row int) (entry, e
 		return e, fmt.Errorf("rejected are %v, only row %d is to blame", rejected, row)
 	}
 	rows := append([]stream.Row(nil), e.rows[:row]...)
-	return entry{e.id, append(rows, e.rows[row+1:]...)}, nil
+	return entry{id: e.id, rows: append(rows, e.rows[row+1:]...)}, nil
 }
 
 // empty: no rows are nothing to see, and no error.
@@ -344,7 +345,7 @@ func empty(ctx context.Context, d *Destination) error {
 		return err
 	}
 	e := entryOf(idOf(2), 1, 0)
-	for _, e := range []entry{{idOf(1), nil}, {idOf(1), []stream.Row{}}, e, {idOf(3), nil}} {
+	for _, e := range []entry{{id: idOf(1)}, {id: idOf(1), rows: []stream.Row{}}, e, {id: idOf(3)}} {
 		if err := deliver(ctx, s, e); err != nil {
 			return fmt.Errorf("%d rows: %w", len(e.rows), err)
 		}
@@ -514,4 +515,48 @@ func down(ctx context.Context, d *Destination) error {
 		}
 	}
 	return check(ctx, d, justOnce, e, other)
+}
+
+// abandoned: what a Stager was given and nobody saved is never seen, whatever is committed before and
+// after it, by the same process or by its successor.
+func abandoned(ctx context.Context, d *Destination) error {
+	var past []entry
+	for n := uint64(1); n <= 9; n += 3 {
+		s, err := d.Open(nil)
+		if err != nil {
+			return err
+		}
+		stager, ok := s.(stream.Stager)
+		if !ok {
+			return nil // it has nothing to abandon
+		}
+		first, lost, next := entryOf(idOf(n), 5, 0), entryOf(idOf(n+1), 4, 0), entryOf(idOf(n+2), 3, 0)
+		past = append(past, first, next)
+		if err := deliver(ctx, s, first); err != nil {
+			return err
+		}
+		err = handing(lost, func(rows []stream.Row) error {
+			_, _, err := stage(ctx, stager, lost.id, rows)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if n == 4 { // the successor is another process
+			if s, err = d.Open(nil); err != nil {
+				return err
+			}
+		}
+		if n == 7 { // and may stage other rows under the id that the dead one had in mind
+			next.id = lost.id
+			past[len(past)-1].id = lost.id
+		}
+		if err := deliver(ctx, s, next); err != nil {
+			return err
+		}
+		if err := check(ctx, d, justOnce, past...); err != nil {
+			return err
+		}
+	}
+	return nil
 }

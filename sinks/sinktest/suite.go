@@ -11,9 +11,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"reflect"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,6 +71,7 @@ func Cases() []Case {
 		{"Cancelled", cancelled},
 		{"Stuck", stuck},
 		{"Down", down},
+		{"Abandoned", abandoned},
 	}
 }
 
@@ -91,11 +94,21 @@ const patience = time.Minute
 type entry struct {
 	id   stream.CheckpointID
 	rows []stream.Row
+	save *saved // nil: nothing comes of it
+}
+
+// saved is what the log says of an entry whose rows a Stager holds: the first to stage them has saved the
+// entry, and whoever stages them later is fenced.
+type saved struct {
+	mu       sync.Mutex
+	staged   bool
+	token    []byte
+	rejected *stream.Rejected
 }
 
 // entryOf makes an entry of n rows that know where they belong, each padded by some bytes.
 func entryOf(id stream.CheckpointID, n, padding int) entry {
-	e := entry{id: id, rows: make([]stream.Row, n)}
+	e := entry{id: id, rows: make([]stream.Row, n), save: new(saved)}
 	pad := bytes.Repeat([]byte("x"), padding)
 	for i := range e.rows {
 		label, _ := json.Marshal(fmt.Sprintf("%q row %d", fmt.Sprint(id), i)) // a string has no way to fail
@@ -111,18 +124,90 @@ func idOf(number uint64) stream.CheckpointID {
 // deliver hands a sink the entry's rows as the engine does, whose they stay: the sink may not change
 // them, and afterwards they are overwritten.
 func deliver(ctx context.Context, s stream.Sink, e entry) error {
+	return handing(e, func(rows []stream.Row) error {
+		switch s := s.(type) {
+		case stream.Stager:
+			return stageAndCommit(ctx, s, e, rows)
+		case stream.Roller:
+			if e.id.Number%3 != 0 {
+				return s.Write(ctx, e.id, s.Layout(), halves(rows))
+			}
+		}
+		return s.Deliver(ctx, e.id, rows)
+	})
+}
+
+// handing lends an entry's rows to f.
+func handing(e entry, f func([]stream.Row) error) error {
 	rows := slices.Clone(e.rows)
 	for i := range rows {
 		rows[i].Data = bytes.Clone(rows[i].Data)
 	}
-	err := s.Deliver(ctx, e.id, rows)
+	err := f(rows)
 	for i := range rows {
 		if !bytes.Equal(rows[i].Data, e.rows[i].Data) || rows[i].Key != e.rows[i].Key {
-			return fmt.Errorf("Deliver changed row %d of the caller", i)
+			return fmt.Errorf("the sink changed row %d of the caller", i)
 		}
 		clear(rows[i].Data)
 	}
 	return err
+}
+
+// halves yields rows in two parts, each in memory that is used again for the next.
+func halves(rows []stream.Row) iter.Seq2[[]stream.Row, error] {
+	return func(yield func([]stream.Row, error) bool) {
+		for _, part := range [][]stream.Row{rows[:len(rows)/2], rows[len(rows)/2:]} {
+			lent := slices.Clone(part)
+			if len(part) > 0 && !yield(lent, nil) {
+				return
+			}
+			clear(lent)
+		}
+	}
+}
+
+// stageAndCommit takes rows through a Stager as a process does that may follow another: what is saved is
+// committed, and only who comes first saves.
+func stageAndCommit(ctx context.Context, s stream.Stager, e entry, rows []stream.Row) error {
+	if len(rows) == 0 {
+		return nil // the engine stages none
+	}
+	e.save.mu.Lock()
+	known := e.save.staged
+	e.save.mu.Unlock()
+	if !known {
+		token, rejected, err := stage(ctx, s, e.id, rows)
+		if err != nil {
+			return err
+		}
+		e.save.mu.Lock()
+		if !e.save.staged {
+			e.save.staged, e.save.token, e.save.rejected = true, token, rejected
+		}
+		e.save.mu.Unlock()
+	}
+	e.save.mu.Lock()
+	token, rejected := e.save.token, e.save.rejected
+	e.save.mu.Unlock()
+	if token != nil {
+		if err := s.Commit(ctx, token); err != nil {
+			return err
+		}
+	}
+	if rejected != nil {
+		return rejected
+	}
+	return nil
+}
+
+// stage is Stage, whose error may be rows that the sink can never take.
+func stage(ctx context.Context, s stream.Stager, id stream.CheckpointID, rows []stream.Row) ([]byte, *stream.Rejected, error) {
+	token, err := s.Stage(ctx, id, rows)
+	var rejected *stream.Rejected
+	if errors.As(err, &rejected) {
+		err = nil
+	}
+	return token, rejected, err
 }
 
 // delivered is deliver, repeated as the engine repeats it.

@@ -6,9 +6,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -49,6 +51,7 @@ type toy struct {
 	write   func(ctx context.Context, t *toy, name string, data []byte) error
 	before  func(ctx context.Context, t *toy, rows []stream.Row) error
 	outcome func(error) error
+	as      func(t *toy) stream.Sink // default: the toy itself
 }
 
 func (t *toy) Deliver(ctx context.Context, id stream.CheckpointID, rows []stream.Row) error {
@@ -65,6 +68,83 @@ func (t *toy) Deliver(ctx context.Context, id stream.CheckpointID, rows []stream
 		return rejected
 	}
 	return nil
+}
+
+// stagingToy holds rows under names that readers ignore.
+type stagingToy struct {
+	*toy
+	upTo bool // a commit shows whatever was staged of the partition before, as flushing a stream does
+	all  *[]held
+}
+
+type held struct {
+	id   stream.CheckpointID
+	data []byte
+}
+
+func (t *stagingToy) Name() string { return "toy" }
+
+func (t *stagingToy) Stage(ctx context.Context, id stream.CheckpointID, rows []stream.Row) ([]byte, error) {
+	if err := t.before(ctx, t.toy, rows); err != nil {
+		return nil, err
+	}
+	data, rejected := t.encode(id, rows)
+	err := t.wire.Call(ctx, func(context.Context) error {
+		t.shelf.mu.Lock()
+		defer t.shelf.mu.Unlock()
+		*t.all = append(*t.all, held{id, data})
+		return nil
+	})
+	if err != nil {
+		return nil, t.outcome(fmt.Errorf("shelf: %w", err))
+	}
+	t.shelf.mu.Lock()
+	defer t.shelf.mu.Unlock()
+	if rejected != nil {
+		return []byte(fmt.Sprint(len(*t.all) - 1)), rejected
+	}
+	return []byte(fmt.Sprint(len(*t.all) - 1)), nil
+}
+
+func (t *stagingToy) Commit(ctx context.Context, token []byte) error {
+	last, err := strconv.Atoi(string(token))
+	if err != nil {
+		return err
+	}
+	return t.outcome(t.wire.Call(ctx, func(context.Context) error {
+		t.shelf.mu.Lock()
+		defer t.shelf.mu.Unlock()
+		for i, h := range *t.all {
+			if i == last || t.upTo && i < last && h.id.Partition == (*t.all)[last].id.Partition {
+				t.shelf.files["rows-"+fmt.Sprint(i)] = h.data
+			}
+		}
+		return nil
+	}))
+}
+
+// rollingToy is told rows part by part.
+type rollingToy struct {
+	*toy
+	onlyFirst bool
+}
+
+func (t *rollingToy) Name() string                 { return "toy" }
+func (t *rollingToy) Roll() (time.Duration, int64) { return 0, 0 }
+func (t *rollingToy) Layout() []byte               { return nil }
+
+func (t *rollingToy) Write(ctx context.Context, id stream.CheckpointID, _ []byte, parts iter.Seq2[[]stream.Row, error]) error {
+	var whole []stream.Row
+	for rows, err := range parts {
+		if err != nil {
+			return err
+		}
+		whole = append(whole, rows...)
+		if t.onlyFirst {
+			break
+		}
+	}
+	return t.Deliver(ctx, id, whole)
 }
 
 func plainName(id stream.CheckpointID) string { return "rows-" + id.String() }
@@ -140,6 +220,9 @@ func failing(t *testing.T, promise Promise, change func(*toy), cases []string) m
 					change(sink)
 				}
 				sink.wire.Begin(hook)
+				if sink.as != nil {
+					return sink.as(sink), nil
+				}
 				return sink, nil
 			}}
 			if err := c.Holds(t.Context(), d); err != nil {
@@ -156,6 +239,28 @@ func TestGood(t *testing.T) {
 			t.Errorf("promise %d, %s: %v", promise, name, err)
 		}
 	}
+	for name, err := range failing(t, ExactlyOnce, staging(false), nil) {
+		t.Errorf("staging, %s: %v", name, err)
+	}
+	for name, err := range failing(t, ExactlyOnce, rolling(false), nil) {
+		t.Errorf("rolling, %s: %v", name, err)
+	}
+}
+
+func staging(upTo bool) func(*toy) {
+	all := make(map[*shelf]*[]held) // the destination's: processes share it
+	return func(t *toy) {
+		t.as = func(t *toy) stream.Sink {
+			if all[t.shelf] == nil {
+				all[t.shelf] = new([]held)
+			}
+			return &stagingToy{t, upTo, all[t.shelf]}
+		}
+	}
+}
+
+func rolling(onlyFirst bool) func(*toy) {
+	return func(t *toy) { t.as = func(t *toy) stream.Sink { return &rollingToy{t, onlyFirst} } }
 }
 
 // Each case fails for the sinks that break its rule: these are the suite's negative controls.
@@ -270,7 +375,7 @@ func TestBroken(t *testing.T) {
 				}
 				return plainLines(id, rows)
 			}
-		}, []string{"Once"}, "changed row 0"},
+		}, []string{"Once"}, "the sink changed row 0"},
 		{"loses the last row", ExactlyOnce, func(t *toy) {
 			t.encode = func(id stream.CheckpointID, rows []stream.Row) ([]byte, *stream.Rejected) {
 				return plainLines(id, rows[:len(rows)-min(1, len(rows))])
@@ -366,6 +471,8 @@ func TestBroken(t *testing.T) {
 			t.encode = withIDs(func(stream.CheckpointID, int) string { return rand.Text() })
 		}, []string{"Again", "Zombie", "LostReply", "Race"}, "have the _ids"},
 		{"gives no _id", AtLeastOnceByID, func(t *toy) { t.encode = plainLines }, []string{"Once"}, "without an _id"},
+		{"shows with a commit what was staged before", ExactlyOnce, staging(true), []string{"Abandoned"}, "nobody delivered"},
+		{"takes the first part for the whole", ExactlyOnce, rolling(true), []string{"Once"}, "does not see it"},
 		{"publishes a row twice for no reason", AtLeastOnce, func(t *toy) {
 			t.write = func(ctx context.Context, t *toy, name string, data []byte) error {
 				if err := publish(ctx, t, name, data); err != nil {
