@@ -104,6 +104,7 @@ type script struct {
 	start time.Time
 	parts map[string]*scripted
 	fetch int
+	read  atomic.Int64 // how far anybody has read a partition
 }
 
 func (s *script) now() time.Duration                  { return time.Since(s.start) }
@@ -175,6 +176,7 @@ func (r *scriptReader) try() (f consumers.Fetch, wait time.Duration) {
 	}
 	if len(f.Records) > 0 { // a driver need not know its place before the first record
 		f.Next.Number = int64(r.at)
+		r.read.Store(max(r.read.Load(), f.Next.Number))
 	}
 	next := r.p.ends
 	if r.at < len(r.p.records) {
@@ -343,6 +345,9 @@ type world struct {
 
 	stages bool // a third sink holds rows itself
 	staged staged
+
+	another     func(*gate) stream.Sink // one more sink of a process; nil: there is none
+	maxInFlight int64                   // of a partition; 0: the default
 }
 
 // files is a sink of files that wait for a while.
@@ -439,6 +444,9 @@ func (w *world) launch(p *stream.Pipeline[int64, sum], g *gate) *instance {
 	if w.stages {
 		p.Sinks = append(p.Sinks, streamtest.DisturbSink(&w.staged, g.decide))
 	}
+	if w.another != nil {
+		p.Sinks = append(p.Sinks, w.another(g))
+	}
 	p.DeadLetter = streamtest.DisturbSink(&w.dead, g.decide)
 	p.Logger = slog.New(&w.said)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -467,7 +475,7 @@ func (w *world) serve(ctx context.Context, p *stream.Pipeline[int64, sum], g *ga
 	if w.source != nil {
 		src = w.source(g)
 	}
-	sub, err := consumers.New(consumers.Config{Source: src, Group: store.Group(), Logger: p.Logger})
+	sub, err := consumers.New(consumers.Config{Source: src, Group: store.Group(), MaxInFlight: w.maxInFlight, Logger: p.Logger})
 	if err != nil {
 		return err
 	}
