@@ -143,7 +143,11 @@ func (s *Settings) access() []string {
 			if read {
 				lines = append(lines, kinesisAccess(l)...)
 			} else {
-				lines = append(lines, "kinesis:PutRecords on stream "+l.rest)
+				needs := "kinesis:PutRecords, kinesis:DescribeStreamSummary"
+				if l.params.Get("aggregate") != "false" {
+					needs += ", kinesis:ListShards"
+				}
+				lines = append(lines, needs+" on stream "+l.rest)
 			}
 		case "eventhubs":
 			if read {

@@ -8,9 +8,9 @@ import (
 	eventhubssink "github.com/millstream/millstream/sinks/eventhubs"
 )
 
-// openEventHubsSink opens eventhubs://NAMESPACE/HUB?endpoint= as a sink or a dead letter.
+// openEventHubsSink opens eventhubs://NAMESPACE/HUB?endpoint=&partition-key=FIELD as a sink or a dead letter.
 func openEventHubsSink(ctx context.Context, l location, logger *slog.Logger) (openedSink, error) {
-	if err := l.only("endpoint"); err != nil {
+	if err := l.only("endpoint", "partition-key"); err != nil {
 		return openedSink{}, err
 	}
 	namespace, hub, _ := strings.Cut(l.rest, "/")
@@ -23,5 +23,5 @@ func openEventHubsSink(ctx context.Context, l location, logger *slog.Logger) (op
 	if err != nil {
 		return openedSink{}, unusable(l.setting, err, "%v")
 	}
-	return openedSink{sink, sink.Close}, nil
+	return openedSink{l.keyed(sink), sink.Close}, nil
 }

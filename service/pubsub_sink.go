@@ -8,9 +8,9 @@ import (
 	pubsubsink "github.com/millstream/millstream/sinks/pubsub"
 )
 
-// openPubSubSink opens pubsub://PROJECT/TOPIC?endpoint=&ordering=true|false as a sink or a dead letter.
+// openPubSubSink opens pubsub://PROJECT/TOPIC?endpoint=&ordering=true|false&partition-key=FIELD as a sink or a dead letter.
 func openPubSubSink(ctx context.Context, l location, logger *slog.Logger) (openedSink, error) {
-	if err := l.only("endpoint", "ordering"); err != nil {
+	if err := l.only("endpoint", "ordering", "partition-key"); err != nil {
 		return openedSink{}, err
 	}
 	project, topic, _ := strings.Cut(l.rest, "/")
@@ -18,12 +18,12 @@ func openPubSubSink(ctx context.Context, l location, logger *slog.Logger) (opene
 		return openedSink{}, settingf(l.setting, "%s: names no topic: want pubsub://PROJECT/TOPIC", l.raw)
 	}
 	o := pubsubsink.Options{Project: project, Topic: topic, Endpoint: l.params.Get("endpoint"), Logger: logger}
-	switch ordering := l.params.Get("ordering"); ordering {
-	case "true":
-		o.Ordering = true
-	case "", "false":
-	default:
-		return openedSink{}, settingf(l.setting, "%s: ordering=%s: want true or false", l.raw, ordering)
+	var err error
+	if o.Ordering, err = l.truth("ordering", l.params.Has("partition-key")); err != nil {
+		return openedSink{}, err
+	}
+	if !o.Ordering && l.params.Has("partition-key") {
+		return openedSink{}, settingf(l.setting, "%s: partition-key= is the ordering key, and ordering=false leaves that out: drop one of them", l.raw)
 	}
 	starting, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
@@ -31,5 +31,5 @@ func openPubSubSink(ctx context.Context, l location, logger *slog.Logger) (opene
 	if err != nil {
 		return openedSink{}, unusable(l.setting, err, "%v")
 	}
-	return openedSink{sink, sink.Close}, nil
+	return openedSink{l.keyed(sink), sink.Close}, nil
 }

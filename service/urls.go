@@ -16,8 +16,8 @@ import (
 	"github.com/millstream/millstream/bucket"
 	"github.com/millstream/millstream/consumers"
 	"github.com/millstream/millstream/consumers/file"
+	"github.com/millstream/millstream/sinks"
 	"github.com/millstream/millstream/sinks/blob"
-	kinesissink "github.com/millstream/millstream/sinks/kinesis"
 	"github.com/millstream/millstream/sinks/stdout"
 	"github.com/millstream/millstream/stream"
 )
@@ -66,6 +66,29 @@ func (l location) only(known ...string) error {
 		}
 	}
 	return nil
+}
+
+// truth reads a parameter that is true or false.
+func (l location) truth(name string, otherwise bool) (bool, error) {
+	switch text := l.params.Get(name); text {
+	case "true":
+		return true, nil
+	case "false":
+		return false, nil
+	case "":
+		if !l.params.Has(name) {
+			return otherwise, nil
+		}
+	}
+	return false, settingf(l.setting, "%s: %s=%s: want true or false", l.raw, name, l.params.Get(name))
+}
+
+// keyed has a stream sink take partition-key= for the key of its rows.
+func (l location) keyed(s stream.Sink) stream.Sink {
+	if field := l.params.Get("partition-key"); field != "" {
+		return sinks.KeyedBy(field, s)
+	}
+	return s
 }
 
 var schemes = map[string][]string{
@@ -217,14 +240,7 @@ func openSink(ctx context.Context, setting, raw string, logger *slog.Logger) (op
 		}
 		return openedSink{stdout.New(os.Stdout), nil}, nil
 	case "kinesis":
-		if err := l.only("region", "endpoint"); err != nil {
-			return openedSink{}, err
-		}
-		sink, err := kinesissink.New(ctx, kinesissink.Options{Stream: l.rest, Region: l.params.Get("region"), Endpoint: l.params.Get("endpoint"), Logger: logger})
-		if err != nil {
-			return openedSink{}, unusable(setting, err, "%v")
-		}
-		return openedSink{sink, nil}, nil
+		return openKinesisSink(ctx, l, logger)
 	case "pubsub":
 		return openPubSubSink(ctx, l, logger)
 	case "eventhubs":

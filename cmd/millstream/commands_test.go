@@ -54,7 +54,7 @@ func TestCheck(t *testing.T) {
 		{"file to folder", []string{"--source", "in.ndjson", "--sink", "out"}, []string{"readable, 1 partition\n", "8 writers raced for 16 names",
 			`pipeline "main" has no state yet`, "exactly once: ", "read and write "}},
 		{"Kinesis to Kinesis", []string{"--source", source, "--sink", source}, []string{"readable, 3 partitions\n", "at least once: ", "_id",
-			"kinesis:GetRecords", "kinesis:PutRecords on stream " + workStream}},
+			"kinesis:GetRecords", "kinesis:PutRecords, kinesis:DescribeStreamSummary, kinesis:ListShards on stream " + workStream}},
 		{"pipe to terminal", []string{"--source", "-", "--sink", "stdout:"}, []string{"at most once after a crash"}},
 		{"in memory", []string{"--source", "in.ndjson", "--sink", "out", "--checkpoint", "mem:"}, []string{"exactly once while the process lives"}},
 		{"columns", []string{"--source", "in.ndjson", "--sink", "out", "--key", "user.id", "--time", "at", "--window", "tumbling:1m",

@@ -41,7 +41,7 @@ func TestDeadLetters(t *testing.T) {
 	p = in("dead-letters", "replay", "--to", stream, "--dry-run").succeeds()
 	p.says(p.stderr.String(), "4 records of ", "would go to kinesis://")
 	sent := func() (data []string) {
-		records, err := server.Records(workStream)
+		records, err := server.UserRecords(workStream)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -148,7 +148,7 @@ func TestSecondSignalExitsAtOnce(t *testing.T) {
 // published returns the rows on the stream, each _id once, as a reader of an at-least-once sink must.
 func published(t *testing.T, server *fake.Server) []result {
 	t.Helper()
-	records, err := server.Records(workStream)
+	records, err := server.UserRecords(workStream)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -169,7 +169,7 @@ func shardID(n int) string { return fmt.Sprintf("shardId-%012d", n) }
 
 func recordsOf(t *testing.T, server *fake.Server, shard string) []fake.Record {
 	t.Helper()
-	all, err := server.Records(workStream)
+	all, err := server.UserRecords(workStream)
 	if err != nil {
 		t.Fatal(err)
 	}

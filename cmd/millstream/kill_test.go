@@ -340,7 +340,7 @@ func shards(t *testing.T, server *fake.Server) []fake.Shard {
 // parents' last watermarks.
 func shardsOracle(t *testing.T, server *fake.Server, until int64) *oracle {
 	t.Helper()
-	records, err := server.Records(workStream)
+	records, err := server.UserRecords(workStream)
 	if err != nil {
 		t.Fatal(err)
 	}

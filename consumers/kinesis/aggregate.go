@@ -6,6 +6,8 @@ import (
 	"math"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	cloud "github.com/millstream/millstream/cloud/aws"
 )
 
 // Producers that use the Kinesis Producer Library pack many user records into one Kinesis record
@@ -60,7 +62,7 @@ type userRecord struct {
 // message that cannot be walked to its end, or with more than maxUserRecords. Such data is a plain
 // record. The user records keep the order, and so the index, that they have in the aggregate,
 // whatever their fate: positions count them.
-func deaggregate(data []byte, shard hashRange) ([]userRecord, bool) {
+func deaggregate(data []byte, shard cloud.HashRange) ([]userRecord, bool) {
 	if len(data) < len(aggregateMagic)+md5.Size || !bytes.HasPrefix(data, aggregateMagic) {
 		return nil, false
 	}
@@ -158,7 +160,7 @@ func unpack(inner []byte, keys, hashes *table) userRecord {
 // table is one of an aggregate's two tables of keys. What a key means for the shard is found out
 // once, however many records name it.
 type table struct {
-	shard    hashRange
+	shard    cloud.HashRange
 	explicit bool
 	entries  []tableEntry
 }
@@ -181,14 +183,14 @@ func (t *table) at(index uint64) (*tableEntry, bool) {
 		return e, true
 	}
 	e.known, e.text = true, string(e.raw)
-	hash, ok := hashOf(e.raw), true
+	hash, ok := cloud.HashOf(e.raw), true
 	if t.explicit {
-		hash, ok = parseHash(e.text)
+		hash, ok = cloud.ParseHash(e.text)
 	}
 	switch {
 	case !ok:
 		e.fate = broken
-	case !t.shard.holds(hash):
+	case !t.shard.Holds(hash):
 		e.fate = foreign
 	}
 	return e, true

@@ -13,12 +13,13 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	cloud "github.com/millstream/millstream/cloud/aws"
 	"github.com/millstream/millstream/consumers"
 	fake "github.com/millstream/millstream/fakes/kinesis"
 	"github.com/millstream/millstream/stream"
 )
 
-var everything = hashRange{to: hashKey(bytes.Repeat([]byte{0xFF}, 16))}
+var everything = cloud.HashRange{To: cloud.HashKey(bytes.Repeat([]byte{0xFF}, 16))}
 
 // seal puts magic and checksum around an aggregate's message.
 func seal(message []byte) []byte {
@@ -39,12 +40,12 @@ func user(key uint64, data string) []byte { return field(varint(nil, 1, key), 3,
 
 func TestDeaggregate(t *testing.T) {
 	keys := field(field(nil, 1, []byte("a")), 1, []byte("b"))
-	low := hashRange{to: hashKey{0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF}}
+	low := cloud.HashRange{To: cloud.HashKey{0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF}}
 	// MD5("a") = 0cc1…, in the lower half; MD5("b") = 92eb…, in the upper.
 	for _, c := range []struct {
 		name  string
 		data  []byte
-		shard hashRange
+		shard cloud.HashRange
 		want  string // "data:key" kept, "-" foreign, "!" broken; "plain" for no aggregate
 	}{
 		{"two", seal(field(field(keys, 3, user(0, "x")), 3, user(1, "y"))), everything, "x:a y:b"},

@@ -221,7 +221,7 @@ func pack(n int, at string, data [][]byte) (blobs [][]byte) {
 }
 
 // middle is the first hash key of the upper half of a range.
-func middle(r hashRange) string {
-	sum := new(big.Int).Add(new(big.Int).SetBytes(r.from[:]), new(big.Int).SetBytes(r.to[:]))
+func middle(r cloud.HashRange) string {
+	sum := new(big.Int).Add(new(big.Int).SetBytes(r.From[:]), new(big.Int).SetBytes(r.To[:]))
 	return sum.Rsh(sum.Add(sum, big.NewInt(1)), 1).String()
 }

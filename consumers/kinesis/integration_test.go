@@ -355,19 +355,19 @@ func TestPeerDecode(t *testing.T) {
 }
 
 // rangeOf returns a shard's first hash key, in decimal, and its range.
-func (p *peer) rangeOf(name string) (string, hashRange) {
+func (p *peer) rangeOf(name string) (string, cloud.HashRange) {
 	p.Helper()
 	out, err := p.client.ListShards(p.Context(), &awskinesis.ListShardsInput{StreamName: &p.stream})
 	p.do(err)
 	for _, sh := range out.Shards {
 		if *sh.ShardId == name {
-			r, err := parseRange(sh.HashKeyRange)
+			r, err := cloud.ParseHashRange(sh.HashKeyRange)
 			p.do(err)
 			return *sh.HashKeyRange.StartingHashKey, r
 		}
 	}
 	p.Fatalf("no shard %s", name)
-	return "", hashRange{}
+	return "", cloud.HashRange{}
 }
 
 // publish puts records into a shard, in order, packed ones by the fake's aggregation.

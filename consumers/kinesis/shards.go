@@ -10,6 +10,7 @@ import (
 	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
+	cloud "github.com/millstream/millstream/cloud/aws"
 	"github.com/millstream/millstream/cloud/retry"
 	"github.com/millstream/millstream/stream"
 )
@@ -17,7 +18,7 @@ import (
 // shard is what the listing says of one.
 type shard struct {
 	partition stream.Partition
-	hashes    hashRange
+	hashes    cloud.HashRange
 }
 
 // Partitions lists every shard that the service has, closed ones included until their last record
@@ -82,7 +83,7 @@ func parseShard(sh *types.Shard) (shard, error) {
 			p.Parents = append(p.Parents, name)
 		}
 	}
-	r, err := parseRange(sh.HashKeyRange)
+	r, err := cloud.ParseHashRange(sh.HashKeyRange)
 	if err != nil {
 		return shard{}, fmt.Errorf("shard %s: %w", p.Name, err)
 	}

@@ -1,6 +1,7 @@
 package kinesis
 
 import (
+	"bytes"
 	"crypto/md5"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -70,4 +71,107 @@ func Aggregate(records []UserRecord) []byte {
 	out = append(out, body...)
 	sum := md5.Sum(out[len(aggregateMagic):])
 	return append(out, sum[:]...)
+}
+
+// UserRecords returns what a client library makes of Records: aggregated records are unfolded, and those
+// inside that do not belong to the shard in which they are found are dropped, as the Kinesis Client Library
+// does. Records of a broken aggregate are returned as they are.
+func (s *Server) UserRecords(stream string) ([]Record, error) {
+	all, err := s.Records(stream)
+	if err != nil {
+		return nil, err
+	}
+	st, err := s.stream(stream)
+	if err != nil {
+		return nil, err
+	}
+	st.mu.RLock()
+	ranges := make(map[string][2]hash)
+	for _, sh := range st.shards {
+		ranges[sh.id] = [2]hash{sh.lo, sh.hi}
+	}
+	st.mu.RUnlock()
+	var users []Record
+	for _, r := range all {
+		inside, ok := unfold(r.Data)
+		if !ok {
+			users = append(users, r)
+			continue
+		}
+		within := ranges[r.ShardID]
+		for _, u := range inside {
+			h := hashOf([]byte(u.PartitionKey))
+			if u.ExplicitHashKey != "" {
+				if h, ok = parseHash(u.ExplicitHashKey); !ok {
+					continue
+				}
+			}
+			if h.less(within[0]) || within[1].less(h) {
+				continue
+			}
+			one := r
+			one.PartitionKey, one.ExplicitHashKey, one.Data = u.PartitionKey, u.ExplicitHashKey, u.Data
+			users = append(users, one)
+		}
+	}
+	return users, nil
+}
+
+// unfold is the inverse of Aggregate. It reports false for data that is no whole aggregate.
+func unfold(data []byte) (records []UserRecord, ok bool) {
+	if len(data) < len(aggregateMagic)+md5.Size || !bytes.HasPrefix(data, []byte(aggregateMagic)) {
+		return nil, false
+	}
+	message := data[len(aggregateMagic) : len(data)-md5.Size]
+	if sum := md5.Sum(message); !bytes.Equal(sum[:], data[len(data)-md5.Size:]) {
+		return nil, false
+	}
+	var tables [3][]string // by the number of their field
+	var inner [][]byte
+	for len(message) > 0 {
+		number, kind, n := protowire.ConsumeTag(message)
+		if n < 0 || kind != protowire.BytesType || number > 3 {
+			return nil, false
+		}
+		value, m := protowire.ConsumeBytes(message[n:])
+		if m < 0 {
+			return nil, false
+		}
+		message = message[n+m:]
+		if number == 3 {
+			inner = append(inner, value)
+		} else {
+			tables[number] = append(tables[number], string(value))
+		}
+	}
+	for _, rest := range inner {
+		var u UserRecord
+		for len(rest) > 0 {
+			number, kind, n := protowire.ConsumeTag(rest)
+			if n < 0 {
+				return nil, false
+			}
+			rest = rest[n:]
+			if kind == protowire.BytesType {
+				value, n := protowire.ConsumeBytes(rest)
+				if n < 0 || number != 3 {
+					return nil, false
+				}
+				u.Data, rest = bytes.Clone(value), rest[n:]
+				continue
+			}
+			index, n := protowire.ConsumeVarint(rest)
+			if n < 0 || number > 2 || number < 1 || index >= uint64(len(tables[number])) {
+				return nil, false
+			}
+			if number == 1 {
+				u.PartitionKey = tables[1][index]
+			} else {
+				u.ExplicitHashKey = tables[2][index]
+			}
+			rest = rest[n:]
+		}
+		records = append(records, u)
+	}
+	return records, true
 }

@@ -5,14 +5,16 @@
 //
 // A row is saved in the log before the sink sees it. [Sink.Deliver] gives it an _id made of the
 // checkpoint's id and the row's index, which is the same whenever and by whomever the row is delivered
-// again; packs up to 500 rows into a PutRecords request; and sends the entries that failed, and only
-// those, again until all are stored. A reply that never comes leaves it open whether the request was
+// again; packs the rows of a shard into records of up to 50 KB, as the Kinesis Producer Library does and
+// every client library undoes; puts up to 500 of them into a PutRecords request; and sends the entries that
+// failed, and only those, again until all are stored. A reply that never comes leaves it open whether the request was
 // done: it is sent again, counted as ambiguous, and a consumer tells the copies by their _id. So rows
 // arrive at least once, in no promised order.
 package kinesis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -32,7 +34,9 @@ type Options struct {
 	Stream           string             // name or ARN
 	Region, Endpoint string             // as in cloud/aws.Options; an ARN's region when Region is empty
 	Client           *awskinesis.Client // used instead of one made from Region and Endpoint
-	Logger           *slog.Logger       // default: slog.Default()
+	// Plain sends every row as a record of its own. Where the shards may not be listed it is so too.
+	Plain  bool
+	Logger *slog.Logger // default: slog.Default()
 }
 
 // Sink delivers rows to one stream. It is safe for concurrent use, as stream.Sink asks.
@@ -67,8 +71,19 @@ func New(ctx context.Context, o Options) (*Sink, error) {
 		return nil, err
 	}
 	s := &Sink{begun: make(map[stream.CheckpointID][]bool)}
-	s.putter, err = newPutter(ctx, client, client.Options().Region, o.Stream, &s.counters, logger)
-	return s, err
+	if s.putter, err = newPutter(ctx, client, client.Options().Region, o.Stream, &s.counters, logger); err != nil || o.Plain {
+		return s, err
+	}
+	shards, err := newShardMap(ctx, s.putter)
+	switch {
+	case err == nil:
+		s.putter.shards = shards
+	case errors.Is(cloud.Explain(err), cloud.ErrDenied):
+		logger.Warn("every row is a record of its own, since the shards may not be listed: allow kinesis:ListShards, or say that it is meant so (aggregate=false)", "stream", o.Stream)
+	default:
+		return nil, s.putter.explain("ListShards", err)
+	}
+	return s, nil
 }
 
 func connect(ctx context.Context, client *awskinesis.Client, o cloud.Options, logger *slog.Logger) (*awskinesis.Client, *slog.Logger, error) {
@@ -94,14 +109,18 @@ func (s *Sink) Counters() Counters { return s.counters.read() }
 func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []stream.Row) error {
 	stored := s.resume(id, len(rows))
 	prefix := id.String() + "-"
-	entries := make([]entry, 0, len(rows))
+	var entries []entry
+	var packed *packer
+	if m := s.putter.shards; m != nil {
+		packed = &packer{shards: m.now(ctx)}
+	}
 	var rejected []stream.RejectedRow
 	for i := range rows {
 		if stored[i] {
 			continue
 		}
 		rowID := prefix + strconv.Itoa(i)
-		e := entry{at: i, record: types.PutRecordsRequestEntry{
+		e := entry{at: []int{i}, record: types.PutRecordsRequestEntry{
 			Data:         sinks.WithID(rows[i].Data, rowID),
 			PartitionKey: aws.String(partitionKey(rows[i].Key, rowID)),
 		}}
@@ -109,9 +128,21 @@ func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []strea
 			rejected = append(rejected, stream.RejectedRow{Index: i, Reason: why})
 			continue
 		}
-		entries = append(entries, e)
+		if packed != nil {
+			packed.add(i, e.record)
+		} else {
+			entries = append(entries, e)
+		}
 	}
-	if err := s.putter.put(ctx, entries, func(at int) { stored[at] = true }); err != nil {
+	if packed != nil {
+		entries = packed.entries()
+	}
+	err := s.putter.put(ctx, entries, func(at []int) {
+		for _, i := range at {
+			stored[i] = true
+		}
+	})
+	if err != nil {
 		s.mu.Lock()
 		if len(s.begun) >= maxBegun {
 			clear(s.begun)

@@ -51,19 +51,23 @@ func inBubble(t *testing.T, o fake.Options, f func(b *bed)) {
 	})
 }
 
-func (b *bed) sink() *Sink {
+// sink sends each row as a record of its own.
+func (b *bed) sink() *Sink { return b.sinkWith(Options{Plain: true}) }
+
+func (b *bed) sinkWith(o Options) *Sink {
 	b.Helper()
-	s, err := New(b.Context(), Options{Stream: "s", Client: b.client, Logger: slog.New(slog.DiscardHandler)})
+	o.Stream, o.Client, o.Logger = "s", b.client, slog.New(slog.DiscardHandler)
+	s, err := New(b.Context(), o)
 	if err != nil {
 		b.Fatal(err)
 	}
 	return s
 }
 
-// stored returns the records in the stream, in order.
+// stored returns the records in the stream as a client library shows them, in order.
 func (b *bed) stored() []fake.Record {
 	b.Helper()
-	records, err := b.server.Records("s")
+	records, err := b.server.UserRecords("s")
 	if err != nil {
 		b.Fatal(err)
 	}

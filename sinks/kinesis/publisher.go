@@ -87,7 +87,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 		if data == nil {
 			data = []byte{}
 		}
-		entries[i] = entry{at: i, record: types.PutRecordsRequestEntry{
+		entries[i] = entry{record: types.PutRecordsRequestEntry{
 			Data:         data,
 			PartitionKey: aws.String(partitionKey(m.Metadata.Get(MetadataPartitionKey), orZero(m.UUID))),
 		}}
@@ -96,7 +96,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 			return fmt.Errorf("kinesis: message %s: %s", m.UUID, why)
 		}
 	}
-	err = to.put(p.ctx, entries, func(int) {})
+	err = to.put(p.ctx, entries, func([]int) {})
 	if err != nil && p.ctx.Err() != nil {
 		return ErrClosed
 	}

@@ -52,6 +52,7 @@ func (c *counters) read() Counters {
 // api is what the package uses of the SDK's client.
 type api interface {
 	PutRecords(context.Context, *awskinesis.PutRecordsInput, ...func(*awskinesis.Options)) (*awskinesis.PutRecordsOutput, error)
+	ListShards(context.Context, *awskinesis.ListShardsInput, ...func(*awskinesis.Options)) (*awskinesis.ListShardsOutput, error)
 	DescribeStreamSummary(context.Context, *awskinesis.DescribeStreamSummaryInput, ...func(*awskinesis.Options)) (*awskinesis.DescribeStreamSummaryOutput, error)
 }
 
@@ -63,6 +64,7 @@ type putter struct {
 	maxRecord int
 	counters  *counters
 	logger    *slog.Logger
+	shards    *shardMap // nil: records are not aggregated
 }
 
 // newPutter asks for the stream once, to learn its largest record, and that it exists. Without the
@@ -122,10 +124,11 @@ type reason struct {
 func (e *reason) Error() string { return e.text }
 func (e *reason) Unwrap() error { return e.cause }
 
-// entry is one record on its way. at is the caller's index.
+// entry is one record on its way.
 type entry struct {
 	record types.PutRecordsRequestEntry
-	at     int
+	at     []int  // the caller's indexes of what it holds
+	shard  string // where it should go; empty: who knows
 }
 
 func (e *entry) size() int { return len(e.record.Data) + len(*e.record.PartitionKey) }
@@ -138,10 +141,10 @@ func (p *putter) tooLarge(e *entry) string {
 	return ""
 }
 
-// put writes entries and calls done with the index of each as soon as it is stored. Entries that fail
+// put writes entries and calls done with the indexes of each as soon as it is stored. Entries that fail
 // are sent again, and they alone. It returns when all are stored, when ctx is done, when somebody must
 // mend something, or when nothing has been stored for a minute.
-func (p *putter) put(ctx context.Context, pending []entry, done func(at int)) error {
+func (p *putter) put(ctx context.Context, pending []entry, done func(at []int)) error {
 	progress := time.Now()
 	for failures := 0; len(pending) > 0; {
 		n, size := 0, 0
@@ -153,7 +156,7 @@ func (p *putter) put(ctx context.Context, pending []entry, done func(at int)) er
 		for i := range n {
 			in.Records[i] = pending[i].record
 		}
-		failed, err := p.call(ctx, in)
+		failed, shards, err := p.call(ctx, in)
 		if err != nil && (ctx.Err() != nil || cloud.Classify(err) == cloud.Permanent) {
 			return p.explain("PutRecords", err)
 		}
@@ -161,6 +164,9 @@ func (p *putter) put(ctx context.Context, pending []entry, done func(at int)) er
 		kept := n
 		for i := n - 1; i >= 0; i-- {
 			if err == nil && failed[i] == "" {
+				if p.shards != nil {
+					p.shards.went(pending[i].shard, shards[i])
+				}
 				continue
 			}
 			kept--
@@ -193,8 +199,9 @@ func (p *putter) put(ctx context.Context, pending []entry, done func(at int)) er
 	return nil
 }
 
-// call makes one request and returns the error code of each entry, empty for those that are stored.
-func (p *putter) call(ctx context.Context, in *awskinesis.PutRecordsInput) ([]string, error) {
+// call makes one request and returns the error code of each entry, empty for those that are stored, and
+// the shards that those are in.
+func (p *putter) call(ctx context.Context, in *awskinesis.PutRecordsInput) (codes, shards []string, err error) {
 	p.counters.requests.Add(1)
 	bounded, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -206,14 +213,15 @@ func (p *putter) call(ctx context.Context, in *awskinesis.PutRecordsInput) ([]st
 		case cloud.Transient:
 			p.counters.ambiguous.Add(1)
 		}
-		return nil, err
+		return nil, nil, err
 	}
 	if len(out.Records) != len(in.Records) {
 		p.counters.ambiguous.Add(1)
-		return nil, fmt.Errorf("a reply about %d records to a request with %d", len(out.Records), len(in.Records))
+		return nil, nil, fmt.Errorf("a reply about %d records to a request with %d", len(out.Records), len(in.Records))
 	}
-	codes := make([]string, len(out.Records))
+	codes, shards = make([]string, len(out.Records)), make([]string, len(out.Records))
 	for i := range out.Records {
+		shards[i] = aws.ToString(out.Records[i].ShardId)
 		codes[i] = aws.ToString(out.Records[i].ErrorCode)
 		switch codes[i] {
 		case "":
@@ -223,7 +231,7 @@ func (p *putter) call(ctx context.Context, in *awskinesis.PutRecordsInput) ([]st
 			p.counters.failed.Add(1)
 		}
 	}
-	return codes, nil
+	return codes, shards, nil
 }
 
 func lastOf(codes []string) string {

@@ -52,7 +52,10 @@ func (w *wired) RoundTrip(r *http.Request) (*http.Response, error) {
 	return reply, nil
 }
 
-func TestSuite(t *testing.T) {
+func TestSuite(t *testing.T)      { suite(t, false) }
+func TestSuitePlain(t *testing.T) { suite(t, true) }
+
+func suite(t *testing.T, plain bool) {
 	for _, c := range sinktest.Cases() {
 		t.Run(c.Name, func(t *testing.T) {
 			inBubble(t, fake.Options{}, func(b *bed) {
@@ -67,12 +70,12 @@ func TestSuite(t *testing.T) {
 							HTTPClient:  cloud.Steady(&http.Client{Transport: &wired{wire, web.Transport}}),
 							Credentials: credentials.NewStaticCredentialsProvider("any", "any", ""),
 						})
-						s, err := New(b.Context(), Options{Stream: "s", Client: client, Logger: slog.New(slog.DiscardHandler)})
+						s, err := New(b.Context(), Options{Stream: "s", Client: client, Plain: plain, Logger: slog.New(slog.DiscardHandler)})
 						wire.Begin(hook)
 						return s, err
 					},
 					Seen: func(context.Context) ([][]byte, error) {
-						records, err := b.server.Records("s")
+						records, err := b.server.UserRecords("s")
 						rows := make([][]byte, len(records))
 						for i := range records {
 							rows[i] = records[i].Data
