@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"enrich/":           {"enrich", "stream", "bucket", "cloud/"},
 	"windows":           {"stream"},
 	"checkpoint":        {"stream", "bucket"},
-	"sinks":             {"stream"},
+	"sinks":             {"stream", "cloud/retry"},
 	"sinks/":            {"sinks", "stream", "bucket", "cloud/"},
 	"query":             {"stream", "windows", "query/"},
 	"query/fields":      {},

@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
-	"sync"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azeventhubs/v2"
@@ -45,19 +44,14 @@ type Sink struct {
 	writer   *writer
 	counters counters
 
-	mu    sync.Mutex
-	begun map[stream.CheckpointID][]bool // deliveries that returned an error, and what they stored
+	unfinished sinks.Unfinished
 }
 
 var _ stream.Sink = (*Sink)(nil)
 
-// maxBegun bounds what is remembered of failed deliveries: most are repeated at once, those of a lost
-// partition never. What is forgotten is sent again, under the same _id.
-const maxBegun = 1000
-
 // New makes a Sink and asks for the hub's partitions, so that a missing hub is an error here.
 func New(ctx context.Context, o Options) (*Sink, error) {
-	s := &Sink{begun: make(map[stream.CheckpointID][]bool)}
+	s := &Sink{}
 	var err error
 	s.writer, err = newWriter(ctx, o, &s.counters)
 	return s, err
@@ -76,7 +70,7 @@ func (s *Sink) Close() error {
 // stored yet. Rows larger than the hub's events may be are in a *stream.Rejected; the others are then
 // stored.
 func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []stream.Row) error {
-	stored := s.resume(id, len(rows))
+	stored := s.unfinished.Resume(id, len(rows))
 	name := id.String()
 	entries := make([]entry, 0, len(rows))
 	for i := range rows {
@@ -93,12 +87,7 @@ func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []strea
 	}
 	refused, err := s.writer.write(ctx, entries, func(at int) { stored[at] = true })
 	if err != nil {
-		s.mu.Lock()
-		if len(s.begun) >= maxBegun {
-			clear(s.begun)
-		}
-		s.begun[id] = stored
-		s.mu.Unlock()
+		s.unfinished.Keep(id, stored)
 		return err
 	}
 	if len(refused) == 0 {
@@ -109,18 +98,6 @@ func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []strea
 		rejected.Rows = append(rejected.Rows, stream.RejectedRow{Index: at, Reason: fmt.Sprintf("%d bytes, more than event hub %s takes in one event", len(rows[at].Data), s.writer.at.Hub)})
 	}
 	return rejected
-}
-
-// resume returns which of n rows an earlier Deliver of id stored before it failed.
-func (s *Sink) resume(id stream.CheckpointID, n int) []bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	stored := s.begun[id]
-	delete(s.begun, id)
-	if len(stored) != n {
-		stored = make([]bool, n)
-	}
-	return stored
 }
 
 // find looks for the hub without asking anybody.

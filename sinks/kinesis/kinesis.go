@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
@@ -47,15 +46,10 @@ type Sink struct {
 	putter   *putter
 	counters counters
 
-	mu    sync.Mutex
-	begun map[stream.CheckpointID][]bool // deliveries that returned an error, and what they stored
+	unfinished sinks.Unfinished
 }
 
 var _ stream.Sink = (*Sink)(nil)
-
-// maxBegun bounds what is remembered of failed deliveries: most are repeated at once, those of a lost
-// partition never. What is forgotten is sent again, under the same _id.
-const maxBegun = 1000
 
 // New makes a Sink and asks for its stream once, so that a missing one is an error here.
 func New(ctx context.Context, o Options) (*Sink, error) {
@@ -70,7 +64,7 @@ func New(ctx context.Context, o Options) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sink{begun: make(map[stream.CheckpointID][]bool)}
+	s := &Sink{}
 	if s.putter, err = newPutter(ctx, client, client.Options().Region, o.Stream, &s.counters, logger); err != nil || o.Plain {
 		return s, err
 	}
@@ -107,7 +101,7 @@ func (s *Sink) Counters() Counters { return s.counters.read() }
 // stored yet. Rows larger than the stream's records may be are in a *stream.Rejected; the others are
 // then stored.
 func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []stream.Row) error {
-	stored := s.resume(id, len(rows))
+	stored := s.unfinished.Resume(id, len(rows))
 	prefix := id.String() + "-"
 	var entries []entry
 	var packed *packer
@@ -143,12 +137,7 @@ func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []strea
 		}
 	})
 	if err != nil {
-		s.mu.Lock()
-		if len(s.begun) >= maxBegun {
-			clear(s.begun)
-		}
-		s.begun[id] = stored
-		s.mu.Unlock()
+		s.unfinished.Keep(id, stored)
 		return err
 	}
 	if rejected != nil {
@@ -156,16 +145,4 @@ func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []strea
 		return &stream.Rejected{Rows: rejected}
 	}
 	return nil
-}
-
-// resume returns which of n rows an earlier Deliver of id stored before it failed.
-func (s *Sink) resume(id stream.CheckpointID, n int) []bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	stored := s.begun[id]
-	delete(s.begun, id)
-	if len(stored) != n {
-		stored = make([]bool, n)
-	}
-	return stored
 }

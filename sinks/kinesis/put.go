@@ -17,6 +17,7 @@ import (
 
 	cloud "github.com/millstream/millstream/cloud/aws"
 	"github.com/millstream/millstream/cloud/retry"
+	"github.com/millstream/millstream/sinks"
 )
 
 // Limits of PutRecords (Kinesis Data Streams API reference).
@@ -30,8 +31,8 @@ const (
 	maxKeyRunes   = 256
 
 	callTimeout = 20 * time.Second
-	// patience is how long entries may fail without one succeeding before put returns the reason.
-	patience = time.Minute
+	// startPatience is how long New waits out a service that does not answer.
+	startPatience = 15 * time.Second
 )
 
 // Counters says what writing has met.
@@ -91,7 +92,7 @@ func newPutter(ctx context.Context, a api, region, name string, c *counters, l *
 		case errors.Is(cloud.Explain(err), cloud.ErrDenied):
 			l.Debug("the stream's record limit is unknown: assuming 1 MiB", "stream", st.Name, "error", err)
 			return p, nil
-		case cloud.Classify(err) == cloud.Permanent || time.Since(began) > patience/4:
+		case cloud.Classify(err) == cloud.Permanent || time.Since(began) > startPatience:
 			return nil, p.explain("DescribeStreamSummary", err)
 		}
 		if err := retry.Sleep(ctx, retry.Backoff(n)); err != nil {
@@ -141,67 +142,32 @@ func (p *putter) tooLarge(e *entry) string {
 	return ""
 }
 
-// put writes entries and calls done with the indexes of each as soon as it is stored. Entries that fail
-// are sent again, and they alone. It returns when all are stored, when ctx is done, when somebody must
-// mend something, or when nothing has been stored for a minute.
+// put writes entries and calls done with the indexes of each as soon as it is stored.
 func (p *putter) put(ctx context.Context, pending []entry, done func(at []int)) error {
-	progress := time.Now()
-	for failures := 0; len(pending) > 0; {
-		n, size := 0, 0
-		for n < len(pending) && n < maxEntries && (n == 0 || size+pending[n].size() <= maxRequest) {
-			size += pending[n].size()
-			n++
-		}
-		in := &awskinesis.PutRecordsInput{StreamName: p.stream.NameOnly(), StreamARN: p.stream.ARN, Records: make([]types.PutRecordsRequestEntry, n)}
-		for i := range n {
-			in.Records[i] = pending[i].record
-		}
-		failed, shards, err := p.call(ctx, in)
-		if err != nil && (ctx.Err() != nil || cloud.Classify(err) == cloud.Permanent) {
-			return p.explain("PutRecords", err)
-		}
-		// Failed entries move to the end of this request's part of pending, in their order.
-		kept := n
-		for i := n - 1; i >= 0; i-- {
-			if err == nil && failed[i] == "" {
-				if p.shards != nil {
-					p.shards.went(pending[i].shard, shards[i])
-				}
-				continue
+	r := sinks.Resending[entry]{
+		Fits: func(pending []entry) int {
+			n, size := 0, 0
+			for n < len(pending) && n < maxEntries && (n == 0 || size+pending[n].size() <= maxRequest) {
+				size += pending[n].size()
+				n++
 			}
-			kept--
-			pending[kept], pending[i] = pending[i], pending[kept]
-		}
-		for i := range kept {
-			done(pending[i].at)
-		}
-		pending = pending[kept:]
-		if kept > 0 {
-			progress = time.Now()
-		}
-		if kept == n {
-			failures = 0
-			continue
-		}
-		if err == nil {
-			err = fmt.Errorf("%d of %d records failed, one with %s", n-kept, n, lastOf(failed))
-		}
-		failures++
-		if time.Since(progress) > patience {
-			return p.explain("PutRecords", fmt.Errorf("nothing stored for %s: %w", patience, err))
-		}
-		wait := retry.Backoff(failures)
-		p.logger.Debug("records failed: sending them again", "stream", p.stream.Name, "records", n-kept, "in", wait, "error", err)
-		if err := retry.Sleep(ctx, wait); err != nil {
-			return err
-		}
+			return n
+		},
+		Call:     p.call,
+		Stored:   func(e *entry) { done(e.at) },
+		Hopeless: func(err error) bool { return cloud.Classify(err) == cloud.Permanent },
+		Explain:  func(err error) error { return p.explain("PutRecords", err) },
+		Logger:   p.logger.With("stream", p.stream.Name),
 	}
-	return nil
+	return r.Send(ctx, pending)
 }
 
-// call makes one request and returns the error code of each entry, empty for those that are stored, and
-// the shards that those are in.
-func (p *putter) call(ctx context.Context, in *awskinesis.PutRecordsInput) (codes, shards []string, err error) {
+// call makes one request and returns the error code of each entry, empty for those that are stored.
+func (p *putter) call(ctx context.Context, entries []entry) ([]string, error) {
+	in := &awskinesis.PutRecordsInput{StreamName: p.stream.NameOnly(), StreamARN: p.stream.ARN, Records: make([]types.PutRecordsRequestEntry, len(entries))}
+	for i := range entries {
+		in.Records[i] = entries[i].record
+	}
 	p.counters.requests.Add(1)
 	bounded, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -213,34 +179,27 @@ func (p *putter) call(ctx context.Context, in *awskinesis.PutRecordsInput) (code
 		case cloud.Transient:
 			p.counters.ambiguous.Add(1)
 		}
-		return nil, nil, err
+		return nil, err
 	}
 	if len(out.Records) != len(in.Records) {
 		p.counters.ambiguous.Add(1)
-		return nil, nil, fmt.Errorf("a reply about %d records to a request with %d", len(out.Records), len(in.Records))
+		return nil, fmt.Errorf("a reply about %d records to a request with %d", len(out.Records), len(in.Records))
 	}
-	codes, shards = make([]string, len(out.Records)), make([]string, len(out.Records))
+	codes := make([]string, len(out.Records))
 	for i := range out.Records {
-		shards[i] = aws.ToString(out.Records[i].ShardId)
 		codes[i] = aws.ToString(out.Records[i].ErrorCode)
 		switch codes[i] {
 		case "":
+			if p.shards != nil {
+				p.shards.went(entries[i].shard, aws.ToString(out.Records[i].ShardId))
+			}
 		case "ProvisionedThroughputExceededException":
 			p.counters.throttled.Add(1)
 		default:
 			p.counters.failed.Add(1)
 		}
 	}
-	return codes, shards, nil
-}
-
-func lastOf(codes []string) string {
-	for i := len(codes) - 1; i >= 0; i-- {
-		if codes[i] != "" {
-			return codes[i]
-		}
-	}
-	return ""
+	return codes, nil
 }
 
 // partitionKey makes a key that the service accepts: 1 to 256 characters of UTF-8. Another key, an

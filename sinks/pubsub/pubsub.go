@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
-	"sync"
 
 	"cloud.google.com/go/pubsub/v2"
 	pb "cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
@@ -49,15 +48,10 @@ type Sink struct {
 	counters counters
 	close    func() error
 
-	mu    sync.Mutex
-	begun map[stream.CheckpointID][]bool // deliveries that returned an error, and what they stored
+	unfinished sinks.Unfinished
 }
 
 var _ stream.Sink = (*Sink)(nil)
-
-// maxBegun bounds what is remembered of failed deliveries: most are repeated at once, those of a lost
-// partition never. What is forgotten is sent again, under the same _id.
-const maxBegun = 1000
 
 // New makes a Sink and asks for its topic once, so that a missing one is an error here.
 func New(ctx context.Context, o Options) (*Sink, error) {
@@ -69,7 +63,7 @@ func New(ctx context.Context, o Options) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sink{ordering: o.Ordering, close: closer, begun: make(map[stream.CheckpointID][]bool)}
+	s := &Sink{ordering: o.Ordering, close: closer}
 	s.writer, err = newWriter(ctx, client.TopicAdminClient, name, &s.counters, logger)
 	if err != nil {
 		_ = closer() // the error that matters is err
@@ -102,7 +96,7 @@ func (s *Sink) Close() error { return s.close() }
 // stored yet. Rows that the topic does not take, because they are too large or because its schema
 // refuses them, are in a *stream.Rejected; the others are then stored.
 func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []stream.Row) error {
-	stored := s.resume(id, len(rows))
+	stored := s.unfinished.Resume(id, len(rows))
 	prefix := id.String() + "-"
 	entries := make([]entry, 0, len(rows))
 	var rejected []stream.RejectedRow
@@ -123,12 +117,7 @@ func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []strea
 	}
 	refused, err := s.writer.publish(ctx, entries, func(at int) { stored[at] = true })
 	if err != nil {
-		s.mu.Lock()
-		if len(s.begun) >= maxBegun {
-			clear(s.begun)
-		}
-		s.begun[id] = stored
-		s.mu.Unlock()
+		s.unfinished.Keep(id, stored)
 		return err
 	}
 	for _, r := range refused {
@@ -139,16 +128,4 @@ func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []strea
 		return &stream.Rejected{Rows: rejected}
 	}
 	return nil
-}
-
-// resume returns which of n rows an earlier Deliver of id stored before it failed.
-func (s *Sink) resume(id stream.CheckpointID, n int) []bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	stored := s.begun[id]
-	delete(s.begun, id)
-	if len(stored) != n {
-		stored = make([]bool, n)
-	}
-	return stored
 }
