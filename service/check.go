@@ -121,6 +121,8 @@ func (s *Settings) guarantee(sink string) string {
 	switch l.scheme {
 	case "file", "s3", "gs", "azblob":
 		return "exactly once" + within + ": a file is named after its checkpoint and created only if absent, so a repeated delivery finds its name taken. Readers ignore names starting with _ or ."
+	case "firehose":
+		return "at least once: a crash between sending and the next checkpoint sends rows again, and so does Firehose after a lost answer. Every row carries _id, the same each time: deduplicate by it where the rows arrive (a query, in package sinks/firehose)"
 	case "kinesis", "pubsub", "eventhubs":
 		return "at least once: a crash between sending and the next checkpoint sends rows again. Every row carries _id, the same each time: deduplicate by it"
 	case "stdout":
@@ -149,6 +151,8 @@ func (s *Settings) access() []string {
 				}
 				lines = append(lines, needs+" on stream "+l.rest)
 			}
+		case "firehose":
+			lines = append(lines, "firehose:PutRecordBatch, firehose:DescribeDeliveryStream on delivery stream "+l.rest)
 		case "eventhubs":
 			if read {
 				lines = append(lines, "Azure Event Hubs Data Receiver on event hub "+l.rest)
