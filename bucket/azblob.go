@@ -37,7 +37,7 @@ func openAzure(ctx context.Context, name, prefix string, params url.Values) (Buc
 		},
 		missing: func(err error) bool { return bloberror.HasCode(err, bloberror.BlobNotFound) },
 		explain: explainAzure,
-	}, b.Delete, nil}, nil
+	}, b.Delete, nil, nil}, nil
 }
 
 func azureClient(name string, params url.Values) (*container.Client, error) {

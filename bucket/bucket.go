@@ -46,6 +46,10 @@ type Bucket interface {
 	// Create writes an object if there is none of that name. ErrExists is certain; after any other
 	// error the object may be there, may not be, or may still appear.
 	Create(ctx context.Context, name string, data []byte) error
+	// CreateFrom is Create of an object of any size, whose bytes write hands over in order; memory is
+	// bounded by some 30 MiB (all of it in a bucket in memory). write is called once or, when the name is
+	// known to be taken, not at all. When it fails, or ctx ends, nothing is visible, and its error comes back.
+	CreateFrom(ctx context.Context, name string, write func(io.Writer) error) error
 	// Put writes an object whether or not there is one. Readers see the old bytes or the new.
 	Put(ctx context.Context, name string, data []byte) error
 	// Get reads an object, ErrNotFound when there is none.

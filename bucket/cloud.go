@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"strings"
 
@@ -25,6 +26,8 @@ type cloud struct {
 	remove func(ctx context.Context, key string) error // the library's, unless the driver has a better one
 	// before adjusts the driver's writer for so many bytes; nil when there is nothing to adjust.
 	before func(size int) func(as func(any) bool) error
+	// put creates an object of a known size in one request; nil where the library's writer does as well.
+	put func(ctx context.Context, key string, body io.ReadSeeker, size int64) error
 }
 
 // verdict reads one provider's errors.

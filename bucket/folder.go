@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -64,16 +65,27 @@ func (f *folder) Create(ctx context.Context, name string, data []byte) error {
 	if err := taken(to); err != nil {
 		return err // before anything is written
 	}
-	return f.write(to, data, func(from, to string) error {
-		err := f.link(from, to)
-		switch {
-		case errors.Is(err, fs.ErrExist):
-			return cmp.Or(taken(to), ErrExists) // it may be deleted by now, but it was there
-		case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.ENOTSUP), errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EMLINK):
-			return fmt.Errorf("%s: this file system has no hard links, without which two instances could both own a partition: use another folder or a bucket (%w)", f.root, err)
-		}
-		return failed(to, err)
-	})
+	return f.write(to, whole(data), f.linked)
+}
+
+// linked publishes a temporary file under a name that nobody has.
+func (f *folder) linked(from, to string) error {
+	err := f.link(from, to)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return cmp.Or(taken(to), ErrExists) // it may be deleted by now, but it was there
+	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.ENOTSUP), errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EMLINK):
+		return fmt.Errorf("%s: this file system has no hard links, without which two instances could both own a partition: use another folder or a bucket (%w)", f.root, err)
+	}
+	return failed(to, err)
+}
+
+// whole writes data that is all there.
+func whole(data []byte) func(io.Writer) error {
+	return func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	}
 }
 
 // taken returns ErrExists when there is an object at path, nil when there is nothing.
@@ -94,19 +106,18 @@ func (f *folder) Put(ctx context.Context, name string, data []byte) error {
 	if err := ready(ctx, name); err != nil {
 		return err
 	}
-	return f.write(f.path(name), data, func(from, to string) error { return failed(to, os.Rename(from, to)) })
+	return f.write(f.path(name), whole(data), func(from, to string) error { return failed(to, os.Rename(from, to)) })
 }
 
-// write puts data into a temporary file, publishes that under its name, and makes both last.
-func (f *folder) write(to string, data []byte, publish func(from, to string) error) error {
+// write fills a temporary file, publishes that under its name, and makes both last.
+func (f *folder) write(to string, fill func(io.Writer) error, publish func(from, to string) error) error {
 	dir := filepath.Dir(to)
 	file, err := f.temporary(dir)
 	if err != nil {
 		return failed(to, err)
 	}
 	defer os.Remove(file.Name())
-	_, err = file.Write(data)
-	if err == nil {
+	if err = fill(file); err == nil {
 		err = file.Sync()
 	}
 	if closed := file.Close(); err == nil {

@@ -53,7 +53,7 @@ func openGS(ctx context.Context, name, prefix string, params url.Values) (Bucket
 		taken:   func(err error) bool { return gsStatus(err) == http.StatusPreconditionFailed },
 		missing: func(err error) bool { return errors.Is(err, storage.ErrObjectNotExist) },
 		explain: explainGS,
-	}, b.Delete, patientGS}, nil
+	}, b.Delete, patientGS, nil}, nil
 }
 
 // patientGS bounds an upload's retries, for which the client's number of attempts does not count:

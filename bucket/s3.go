@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"strings"
@@ -61,7 +62,13 @@ func openS3(ctx context.Context, name, prefix string, params url.Values) (Bucket
 	}, func(ctx context.Context, key string) error { // the library's asks with HEAD first, and fails when there is none
 		_, err := client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: aws.String(name), Key: aws.String(key)})
 		return err
-	}, wholeS3(client)}, nil
+	}, wholeS3(client), func(ctx context.Context, key string, body io.ReadSeeker, size int64) error {
+		_, err := client.PutObject(ctx, &s3.PutObjectInput{
+			Bucket: aws.String(name), Key: aws.String(key), Body: body, ContentLength: aws.Int64(size),
+			ContentType: aws.String("application/octet-stream"), IfNoneMatch: aws.String("*"),
+		})
+		return err
+	}}, nil
 }
 
 // wholeS3 makes every object one PutObject, which S3 allows up to 5 GiB: the condition on a multipart

@@ -1,8 +1,10 @@
 package buckettest
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"sync"
 
@@ -175,6 +177,15 @@ func (f *Faults) do(ctx context.Context, fault Fault, act func(context.Context) 
 func (f *Faults) Create(ctx context.Context, name string, data []byte) error {
 	data = slices.Clone(data) // the caller's slice is its own again when a Late write happens
 	return f.do(ctx, f.ask(Create, name), func(ctx context.Context) error { return f.Bucket.Create(ctx, name, data) })
+}
+
+// CreateFrom implements bucket.Bucket: what is written is one Create.
+func (f *Faults) CreateFrom(ctx context.Context, name string, write func(io.Writer) error) error {
+	var data bytes.Buffer
+	if err := write(&data); err != nil {
+		return err
+	}
+	return f.Create(ctx, name, data.Bytes())
 }
 
 // Put implements bucket.Bucket.

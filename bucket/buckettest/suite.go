@@ -44,6 +44,8 @@ func Cases() []Case {
 		{"Names", names},
 		{"BadNames", badNames},
 		{"Browse", browse},
+		{"Streamed", streamed},
+		{"StreamGivenUp", streamGivenUp},
 		{"Cancelled", cancelled},
 	}
 }
@@ -449,4 +451,97 @@ func pattern(size, seed int) []byte {
 		data[i] = byte(seed + i/4096)
 	}
 	return data
+}
+
+// streamed writes objects bit by bit, some of them longer than any buffer.
+func streamed(ctx context.Context, b bucket.Bucket, prefix string) error {
+	bit := bytes.Repeat([]byte("0123456789abcdef"), 1<<12) // 64 KiB
+	for _, bits := range []int{0, 1, 63, 64, 65, 400} {
+		name := fmt.Sprintf("%s%d/bits", prefix, bits)
+		calls := 0
+		write := func(last string) func(io.Writer) error {
+			return func(w io.Writer) error {
+				calls++
+				for range bits {
+					if _, err := w.Write(bit); err != nil {
+						return err
+					}
+				}
+				_, err := io.WriteString(w, last)
+				return err
+			}
+		}
+		if err := b.CreateFrom(ctx, name, write("first")); err != nil {
+			return fmt.Errorf("%d bits: %w", bits, err)
+		}
+		for range 2 {
+			// A server may hang up on what it refuses: then the outcome is open, and what is there counts.
+			if err := b.CreateFrom(ctx, name, write("second")); err == nil || bits == 0 && !errors.Is(err, bucket.ErrExists) {
+				return fmt.Errorf("CreateFrom of a taken name, %d bits, returned %v, want ErrExists", bits, err)
+			}
+		}
+		if calls > 3 {
+			return fmt.Errorf("write was called %d times for 3 objects", calls)
+		}
+		if err := holds(ctx, b, name, append(bytes.Repeat(bit, bits), "first"...)); err != nil {
+			return err
+		}
+		if bits < 400 {
+			continue
+		}
+		r, err := b.Read(ctx, name, 0)
+		if err != nil {
+			return err
+		}
+		n, err := io.Copy(io.Discard, r)
+		r.Close()
+		if want := int64(bits*len(bit) + 5); err != nil || n != want {
+			return fmt.Errorf("%d of %d bytes are read: %w", n, want, err)
+		}
+	}
+	return nil
+}
+
+// streamGivenUp: nothing is visible of an object whose writer failed, or whose context ended, before the
+// first byte or after many.
+func streamGivenUp(ctx context.Context, b bucket.Bucket, prefix string) error {
+	broken := errors.New("broken")
+	bit := make([]byte, 64<<10)
+	for _, bits := range []int{0, 1, 65, 400} {
+		for _, how := range []string{"fails", "ends"} {
+			name := fmt.Sprintf("%s%s/%d", prefix, how, bits)
+			writing, cancel := context.WithCancel(ctx)
+			err := b.CreateFrom(writing, name, func(w io.Writer) error {
+				for range bits {
+					if _, err := w.Write(bit); err != nil {
+						return err
+					}
+				}
+				if how == "fails" {
+					return broken
+				}
+				cancel()
+				return nil
+			})
+			cancel()
+			if how == "fails" && !errors.Is(err, broken) || how == "ends" && err == nil {
+				return fmt.Errorf("a writer that %s after %d bits: %v", how, bits, err)
+			}
+			if err := absentNow(ctx, b, name); err != nil {
+				return err
+			}
+		}
+	}
+	names, err := b.List(ctx, prefix)
+	if err != nil || len(names) > 0 {
+		return fmt.Errorf("listed are %q: %w", names, err)
+	}
+	return nil
+}
+
+func absentNow(ctx context.Context, b bucket.Bucket, name string) error {
+	if _, err := b.Get(ctx, name); !errors.Is(err, bucket.ErrNotFound) {
+		return fmt.Errorf("%s was given up, and Get returns %v", name, err)
+	}
+	return nil
 }
