@@ -1,23 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
-	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/millstream/millstream/checkpoint"
@@ -75,50 +69,8 @@ func spreadOf(times []time.Duration) spread {
 
 // benchFleet simulates a fleet in another process.
 func benchFleet(ctx context.Context, p fleetPlan) (*fleetResult, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	plan, err := json.Marshal(p)
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, self)
-	cmd.Env = append(os.Environ(), simulationVariable+"="+string(plan))
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("the simulation: %w", err)
-	}
-	line, _, _ := bytes.Cut(out, []byte("\n")) // the test says PASS behind it
 	r := &fleetResult{}
-	if err := json.Unmarshal(line, r); err != nil {
-		return nil, fmt.Errorf("the simulation says %.200q: %w", out, err)
-	}
-	return r, nil
-}
-
-// simulationVariable hands a fleetPlan to the process that simulates it.
-const simulationVariable = "BENCH_FLEET_PLAN"
-
-// simulateFleet is that process. Go has virtual time in tests only, so it is the binary of one test.
-func simulateFleet(plan string) {
-	os.Args = os.Args[:1]
-	testing.Main(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "fleet", F: func(t *testing.T) {
-		var p fleetPlan
-		if err := json.Unmarshal([]byte(plan), &p); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Test(t, func(t *testing.T) {
-			r, err := simulated(p)
-			line, _ := json.Marshal(r) // plain fields always marshal
-			fmt.Println(string(line))
-			if err != nil {
-				fmt.Fprintln(os.Stderr, string(line), err)
-				t.Fail()
-			}
-		})
-	}}}, nil, nil)
+	return r, elsewhere(ctx, simulationFleet, p, r)
 }
 
 // simulated runs a fleet in the caller's bubble: the real leases, logs, lanes and merger over a store

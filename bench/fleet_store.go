@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -160,6 +161,14 @@ func (w *wires) Create(ctx context.Context, name string, data []byte) error {
 		return err
 	}
 	return w.shelves.Create(ctx, name, data)
+}
+
+func (w *wires) CreateFrom(ctx context.Context, name string, write func(io.Writer) error) error {
+	var data bytes.Buffer
+	if err := write(&data); err != nil {
+		return err
+	}
+	return w.Create(ctx, name, data.Bytes())
 }
 
 func (w *wires) Put(ctx context.Context, name string, data []byte) error {

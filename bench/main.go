@@ -3,6 +3,7 @@
 //	go run ./bench engine          the engine against a bare loop
 //	go run ./bench engine --json   the same, a JSON object a line
 //	go run ./bench sources         each source, from the wire, against its official client alone
+//	go run ./bench sinks           what sinks send, what it costs, packed and not
 //	go run ./bench fleet           a large fleet in virtual time: requests, dollars, take-overs
 package main
 
@@ -16,8 +17,8 @@ import (
 )
 
 func main() {
-	if plan := os.Getenv(simulationVariable); plan != "" {
-		simulateFleet(plan)
+	if call := os.Getenv(simulationVariable); call != "" {
+		simulate(call)
 		return
 	}
 	if load := os.Getenv(serverVariable); load != "" {
@@ -28,7 +29,7 @@ func main() {
 		return
 	}
 	root := &cobra.Command{Use: "bench", Short: "Measure Millstream on this machine", SilenceUsage: true}
-	root.AddCommand(engineCommand(), sourcesCommand(), fleetCommand())
+	root.AddCommand(engineCommand(), sourcesCommand(), sinksCommand(), fleetCommand())
 	if root.Execute() != nil {
 		os.Exit(1)
 	}
@@ -84,6 +85,38 @@ func sourcesCommand() *cobra.Command {
 	f.StringSliceVar(&p.Sources, "source", nil, "which: kinesis, pubsub, eventhubs (default: all)")
 	f.IntVar(&p.Events, "events", 0, "events a source (default: kinesis 1,000,000, pubsub 300,000, eventhubs 200,000)")
 	f.IntVar(&p.Rounds, "rounds", 3, "how often everything is measured; the best of each counts")
+	return cmd
+}
+
+func sinksCommand() *cobra.Command {
+	var asJSON bool
+	var p sinkPlan
+	cmd := &cobra.Command{
+		Use:   "sinks",
+		Short: "Calls, bytes and billed units of a million rows, packed and not, and the state's requests",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := p.check(); err != nil {
+				return err
+			}
+			return benchSinks(cmd.Context(), p, func(r *sinkResult) {
+				if asJSON {
+					line, _ := json.Marshal(r) // plain fields always marshal
+					fmt.Println(string(line))
+					return
+				}
+				fmt.Print(r.text())
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&asJSON, "json", false, "a JSON object a line")
+	f.IntVar(&p.Rows, "rows", 1_000_000, "rows, whose figures are then those of a million")
+	f.IntVar(&p.Size, "size", 254, "bytes of a row")
+	f.IntVar(&p.Rate, "rate", 10_000, "rows a second")
+	f.IntVar(&p.Partitions, "partitions", 10, "partitions of the source, each with checkpoints of its own")
+	f.DurationVar(&p.Interval, "interval", 10*time.Second, "time between two checkpoints of a partition")
+	f.StringVar(&p.Sink, "sink", "", "one of them only, as printed")
 	return cmd
 }
 

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	awsfirehose "github.com/aws/aws-sdk-go-v2/service/firehose"
+	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
+
+	cloud "github.com/millstream/millstream/cloud/aws"
+	fakefirehose "github.com/millstream/millstream/fakes/firehose"
+	fakekinesis "github.com/millstream/millstream/fakes/kinesis"
+	"github.com/millstream/millstream/sinks/blob"
+	"github.com/millstream/millstream/sinks/firehose"
+	"github.com/millstream/millstream/sinks/kinesis"
+	"github.com/millstream/millstream/stream"
+)
+
+// sinkBed is a sink over a service of our own that counts what the real one bills. Prices are those of
+// us-east-1 in November 2026, without what is paid by the hour.
+type sinkBed struct {
+	name  string
+	unit  string
+	price float64 // dollars a unit
+	says  string
+	open  func(ctx context.Context) (stream.Sink, func() (usage, error), error)
+}
+
+const (
+	kinesisUnit = 25 << 10
+	kinesisSays = "$0.014 a million PUT payload units of 25 KB (https://aws.amazon.com/kinesis/data-streams/pricing/)"
+	firehoseSay = "$0.029 a GB, each record rounded up to 5 KB (https://aws.amazon.com/firehose/pricing/)"
+	blobSays    = "$0.005 a thousand PUT requests (https://aws.amazon.com/s3/pricing/)"
+)
+
+var sinkBeds = []sinkBed{
+	{"kinesis", "25 KB", 0.014 / 1e6, kinesisSays, kinesisSink(kinesis.Options{})},
+	{"kinesis aggregate=false", "25 KB", 0.014 / 1e6, kinesisSays, kinesisSink(kinesis.Options{Plain: true})},
+	{"firehose", "GB", 0.029, firehoseSay, firehoseSink(0)},
+	{"firehose pack=5KiB", "GB", 0.029, firehoseSay, firehoseSink(5 << 10)},
+	{"firehose pack=off", "GB", 0.029, firehoseSay, firehoseSink(firehose.Off)},
+	{"s3", "PUT", 0.005 / 1e3, blobSays, blobSink},
+}
+
+// awsConfig are a client's settings for a service in this process.
+func awsConfig(web *http.Client) (region string, endpoint *string, h aws.HTTPClient, c aws.CredentialsProvider) {
+	return "us-east-1", aws.String("http://127.0.0.1"), cloud.Steady(web), credentials.NewStaticCredentialsProvider("any", "any", "")
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func kinesisSink(o kinesis.Options) func(context.Context) (stream.Sink, func() (usage, error), error) {
+	return func(ctx context.Context) (stream.Sink, func() (usage, error), error) {
+		server := fakekinesis.New(fakekinesis.Options{MaxBytes: 8 << 30})
+		if err := server.CreateStream("rows", 10); err != nil {
+			return nil, nil, err
+		}
+		web := server.Client()
+		var c awskinesis.Options
+		c.Region, c.BaseEndpoint, c.HTTPClient, c.Credentials = awsConfig(web)
+		o.Stream, o.Client, o.Logger = "rows", awskinesis.New(c), quiet
+		sink, err := kinesis.New(ctx, o)
+		return sink, func() (usage, error) {
+			u := usage{calls: sink.Counters().Requests}
+			records, err := server.Records("rows")
+			if err != nil {
+				return u, err
+			}
+			for _, r := range records {
+				size := len(r.Data) + len(r.PartitionKey)
+				u.bytes += int64(size)
+				u.units += float64((size + kinesisUnit - 1) / kinesisUnit)
+			}
+			users, err := server.UserRecords("rows")
+			u.rows = int64(len(users))
+			web.CloseIdleConnections()
+			return u, errors.Join(err, server.Close())
+		}, err
+	}
+}
+
+func firehoseSink(pack int) func(context.Context) (stream.Sink, func() (usage, error), error) {
+	return func(ctx context.Context) (stream.Sink, func() (usage, error), error) {
+		server := fakefirehose.New(fakefirehose.Options{})
+		if err := server.CreateDeliveryStream("rows"); err != nil {
+			return nil, nil, err
+		}
+		var c awsfirehose.Options
+		c.Region, c.BaseEndpoint, c.HTTPClient, c.Credentials = awsConfig(server.Client())
+		sink, err := firehose.New(ctx, firehose.Options{Stream: "rows", Client: awsfirehose.New(c), Pack: pack, Logger: quiet})
+		return sink, func() (usage, error) {
+			stats := server.Stats("rows")
+			u := usage{calls: stats.Calls, bytes: stats.Bytes, units: float64(stats.BilledBytes) / 1e9}
+			for _, r := range server.Records("rows") {
+				u.rows += int64(bytes.Count(r, []byte("\n")))
+			}
+			return u, server.Close()
+		}, err
+	}
+}
+
+func blobSink(context.Context) (stream.Sink, func() (usage, error), error) {
+	store := newWires(newShelves())
+	sink, err := blob.New(store, "rows/")
+	return sink, func() (usage, error) {
+		var u usage
+		for what, n := range store.counted() {
+			u.calls += n
+			if strings.HasPrefix(what, "PUT") {
+				u.units += float64(n)
+			}
+		}
+		ctx := context.Background()
+		names, err := store.shelves.List(ctx, "rows/")
+		for _, name := range names {
+			data, err := store.shelves.Get(ctx, name)
+			if err != nil {
+				return u, fmt.Errorf("%s: %w", name, err)
+			}
+			u.bytes += int64(len(data))
+			u.rows += int64(bytes.Count(data, []byte("\n")))
+		}
+		return u, err
+	}, err
+}
