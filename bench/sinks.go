@@ -58,7 +58,7 @@ func (r *sinkResult) text() string {
 	if r.Result != "exact" {
 		return fmt.Sprintf("%-22s %s\n", r.Sink, r.Result)
 	}
-	return fmt.Sprintf("%-22s %9.0f calls %9.1f MB %10.7g × %-6s $%8.4f   state: %5.0f PUT %5.0f GET %5.0f LIST  $%.4f\n",
+	return fmt.Sprintf("%-22s %9.0f calls %9.1f MB %11.7g × %-6s $%8.4f   state: %5.0f PUT %5.0f GET %5.0f LIST  $%.4f\n",
 		r.Sink, r.Calls, r.Bytes/1e6, r.Units, r.Unit, r.Dollars, r.State["PUT"], r.State["GET"], r.State["LIST"], r.StateDollars)
 }
 

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 
+	gcppubsub "cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	awsfirehose "github.com/aws/aws-sdk-go-v2/service/firehose"
@@ -17,9 +19,11 @@ import (
 	cloud "github.com/millstream/millstream/cloud/aws"
 	fakefirehose "github.com/millstream/millstream/fakes/firehose"
 	fakekinesis "github.com/millstream/millstream/fakes/kinesis"
+	fakepubsub "github.com/millstream/millstream/fakes/pubsub"
 	"github.com/millstream/millstream/sinks/blob"
 	"github.com/millstream/millstream/sinks/firehose"
 	"github.com/millstream/millstream/sinks/kinesis"
+	"github.com/millstream/millstream/sinks/pubsub"
 	"github.com/millstream/millstream/stream"
 )
 
@@ -37,6 +41,7 @@ const (
 	kinesisUnit = 25 << 10
 	kinesisSays = "$0.014 a million PUT payload units of 25 KB (https://aws.amazon.com/kinesis/data-streams/pricing/)"
 	firehoseSay = "$0.029 a GB, each record rounded up to 5 KB (https://aws.amazon.com/firehose/pricing/)"
+	pubsubSays  = "$40 a TiB published, at least 1,000 bytes a request (https://cloud.google.com/pubsub/pricing)"
 	blobSays    = "$0.005 a thousand PUT requests (https://aws.amazon.com/s3/pricing/)"
 )
 
@@ -46,6 +51,7 @@ var sinkBeds = []sinkBed{
 	{"firehose", "GB", 0.029, firehoseSay, firehoseSink(0)},
 	{"firehose pack=5KiB", "GB", 0.029, firehoseSay, firehoseSink(5 << 10)},
 	{"firehose pack=off", "GB", 0.029, firehoseSay, firehoseSink(firehose.Off)},
+	{"pubsub", "GiB", 40.0 / 1024, pubsubSays, pubsubSink},
 	{"s3", "PUT", 0.005 / 1e3, blobSays, blobSink},
 }
 
@@ -104,6 +110,33 @@ func firehoseSink(pack int) func(context.Context) (stream.Sink, func() (usage, e
 			return u, server.Close()
 		}, err
 	}
+}
+
+func pubsubSink(ctx context.Context) (stream.Sink, func() (usage, error), error) {
+	const topic, reader = "projects/p/topics/rows", "projects/p/subscriptions/rows"
+	server := fakepubsub.New(fakepubsub.Options{MaxBytes: 8 << 30})
+	if err := errors.Join(server.CreateTopic(topic), server.CreateSubscription(&pubsubpb.Subscription{Name: reader, Topic: topic})); err != nil {
+		return nil, nil, err
+	}
+	client, err := gcppubsub.NewClient(ctx, "p", server.ClientOptions()...)
+	if err != nil {
+		return nil, nil, err
+	}
+	sink, err := pubsub.New(ctx, pubsub.Options{Project: "p", Topic: topic, Client: client, Logger: quiet})
+	return sink, func() (usage, error) {
+		messages, err := server.Messages(reader)
+		u := usage{rows: int64(len(messages)), calls: sink.Counters().Requests}
+		for _, m := range messages {
+			u.bytes += int64(len(m.Data))
+			for name, value := range m.Attributes {
+				u.bytes += int64(len(name) + len(value))
+			}
+		}
+		u.units = float64(max(u.bytes, 1000*u.calls)) / (1 << 30)
+		err = errors.Join(err, client.Close())
+		server.Close()
+		return u, err
+	}, err
 }
 
 func blobSink(context.Context) (stream.Sink, func() (usage, error), error) {
