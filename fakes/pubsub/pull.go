@@ -117,7 +117,7 @@ func (c *call) request(in *pb.StreamingPullRequest) error {
 	}
 	if len(in.AckIds)+len(in.ModifyDeadlineAckIds) == 0 {
 		if c.pings {
-			c.reply(&pb.StreamingPullResponse{})
+			c.reply(&pb.StreamingPullResponse{SubscriptionProperties: c.sub.properties().message()})
 		}
 		return nil
 	}
@@ -144,7 +144,7 @@ func (c *call) pretend(in *pb.StreamingPullRequest) *pb.StreamingPullResponse {
 	return &pb.StreamingPullResponse{
 		AcknowledgeConfirmation:       &pb.StreamingPullResponse_AcknowledgeConfirmation{AckIds: in.AckIds},
 		ModifyAckDeadlineConfirmation: &pb.StreamingPullResponse_ModifyAckDeadlineConfirmation{AckIds: in.ModifyDeadlineAckIds},
-		SubscriptionProperties:        &pb.StreamingPullResponse_SubscriptionProperties{ExactlyOnceDeliveryEnabled: true, MessageOrderingEnabled: p.ordered},
+		SubscriptionProperties:        p.message(),
 	}
 }
 
@@ -169,7 +169,7 @@ func (c *call) confirm(in *pb.StreamingPullRequest) *pb.StreamingPullResponse {
 	if out.AcknowledgeConfirmation == nil && out.ModifyAckDeadlineConfirmation == nil {
 		return nil
 	}
-	out.SubscriptionProperties = &pb.StreamingPullResponse_SubscriptionProperties{ExactlyOnceDeliveryEnabled: true, MessageOrderingEnabled: c.sub.properties().ordered}
+	out.SubscriptionProperties = c.sub.properties().message()
 	return out
 }
 
@@ -177,6 +177,10 @@ func (s *subscription) properties() properties {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return properties{s.config.EnableExactlyOnceDelivery, s.config.EnableMessageOrdering}
+}
+
+func (p properties) message() *pb.StreamingPullResponse_SubscriptionProperties {
+	return &pb.StreamingPullResponse_SubscriptionProperties{ExactlyOnceDeliveryEnabled: p.exactlyOnce, MessageOrderingEnabled: p.ordered}
 }
 
 func (c *call) reply(r *pb.StreamingPullResponse) {

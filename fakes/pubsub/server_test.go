@@ -307,6 +307,21 @@ func TestAdmin(t *testing.T) {
 	})
 }
 
+// Every response says what the subscription is like, the answer to a ping too: the SDK goes by the last.
+func TestPingsTellProperties(t *testing.T) {
+	for _, is := range []bool{true, false} {
+		virtually(t, pubsub.Options{}, &pubsubpb.Subscription{EnableExactlyOnceDelivery: is, EnableMessageOrdering: is}, func(b *bed) {
+			p := b.open(&pubsubpb.StreamingPullRequest{ProtocolVersion: 1})
+			must(b, p.stream.Send(&pubsubpb.StreamingPullRequest{}))
+			in, err := p.stream.Recv()
+			must(b, err)
+			if got := in.SubscriptionProperties; got == nil || got.ExactlyOnceDeliveryEnabled != is || got.MessageOrderingEnabled != is {
+				b.Errorf("%v, want %v", got, is)
+			}
+		})
+	}
+}
+
 // A client that closes its side gets the end, and not an error.
 func TestHalfClose(t *testing.T) {
 	virtually(t, pubsub.Options{}, nil, func(b *bed) {
