@@ -123,23 +123,31 @@ func (p *own) session(ctx context.Context) (brought bool, err error) {
 		StreamAckDeadlineSeconds: int32(AckDeadline / time.Second),
 		MaxOutstandingMessages:   int64(max(1, o.MaxMessages/o.Streams)),
 		MaxOutstandingBytes:      max(1, o.MaxBytes/int64(o.Streams)),
+		ProtocolVersion:          protocolVersion,
 	}); err != nil {
 		_, err = open.Recv() // which knows why
 		return false, err
 	}
+	pulse := &pulse{sub: p.sub, stream: open}
+	go pulse.keep(streaming, hangUp)
 	// Told to end, the service sends what is under way, so that it can be given back at once, and ends
 	// the stream; it is given a moment for that.
 	defer context.AfterFunc(ctx, func() {
-		if open.CloseSend() != nil {
+		if pulse.closeSend() != nil {
 			hangUp()
 		}
 		time.AfterFunc(hangUpAfter, hangUp)
 	})()
 	for {
+		pulse.listen()
 		response, err := open.Recv()
 		if err != nil {
+			if err = pulse.why(err); errors.Is(err, errSilent) {
+				p.source.met(p.sub, err)
+			}
 			return brought, err
 		}
+		pulse.hear(response)
 		brought = true
 		if len(response.ReceivedMessages) > 0 {
 			p.deliver(response.ReceivedMessages)
@@ -273,14 +281,14 @@ func (p *own) persist(ids []string, call func(context.Context, []string) error) 
 		if err == nil {
 			return lost
 		}
-		again, gone := unsettled(ids, err)
+		again, gone, told := unsettled(ids, err)
 		lost += gone
 		if ids = again; len(ids) == 0 {
 			return lost
 		}
 		p.source.met(p.sub, err)
 		kind := cloud.Classify(err)
-		if gone == 0 && kind != cloud.Transient && kind != cloud.Throttled || n == callAttempts || retry.Sleep(p.ctx, retry.Backoff(n)) != nil {
+		if !told && kind != cloud.Transient && kind != cloud.Throttled || n == callAttempts || retry.Sleep(p.ctx, retry.Backoff(n)) != nil {
 			p.source.logger.Debug("messages are not settled at the service: they come again, and are known", "subscription", p.sub.name, "messages", len(ids), "error", cloud.Explain(err))
 			return lost + len(ids)
 		}
@@ -289,8 +297,9 @@ func (p *own) persist(ids []string, call func(context.Context, []string) error) 
 
 // unsettled reads which ids an error is about: a subscription with exactly-once delivery says for each
 // what became of it (https://cloud.google.com/pubsub/docs/exactly-once-delivery). again are those that
-// may be offered once more, gone how many are beyond it, and the others are done.
-func unsettled(ids []string, err error) (again []string, gone int) {
+// may be offered once more, gone how many are beyond it, and the others are done. told says that the
+// error is about the ids, and again are worth another attempt whatever its code is.
+func unsettled(ids []string, err error) (again []string, gone int, told bool) {
 	var details *errdetails.ErrorInfo
 	if s, ok := status.FromError(err); ok {
 		for _, d := range s.Details() {
@@ -300,9 +309,8 @@ func unsettled(ids []string, err error) (again []string, gone int) {
 		}
 	}
 	if details == nil {
-		return ids, 0
+		return ids, 0, false
 	}
-	told := false
 	for _, id := range ids {
 		switch verdict := details.Metadata[id]; {
 		case strings.HasPrefix(verdict, "PERMANENT_FAILURE_"):
@@ -314,9 +322,9 @@ func unsettled(ids []string, err error) (again []string, gone int) {
 		}
 	}
 	if !told { // it is about something else
-		return ids, 0
+		return ids, 0, false
 	}
-	return again, gone
+	return again, gone, true
 }
 
 func (p *own) close(ctx context.Context, unsettled []string) {

@@ -41,6 +41,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2"
@@ -108,6 +109,8 @@ type subscription struct {
 	name   string // in full
 	exact  bool   // has exactly-once delivery
 	health health
+
+	answers atomic.Bool // the service answers pings of streams
 }
 
 var (

@@ -51,11 +51,12 @@ type reader[L comparable] struct {
 	inbox   *parcel[L] // what was not read yet
 	bytes   int        // in the inbox
 	out     map[*parcel[L]]struct{}
-	held    int       // messages in inbox and out
-	arrived time.Time // when the last message came, or the reader was opened
-	err     error     // why pulling ended
-	stopped bool      // nothing more is taken
-	closed  bool      // nothing more is settled
+	waiting map[*parcel[L]]struct{} // have come, and there is no room for them
+	held    int                     // messages in inbox and out
+	arrived time.Time               // when the last message came, or the reader was opened
+	err     error                   // why pulling ended
+	stopped bool                    // nothing more is taken
+	closed  bool                    // nothing more is settled
 
 	state stream.ReaderState // of the last fetch; Read's own
 }
@@ -69,7 +70,7 @@ type parcel[L comparable] struct {
 }
 
 func newReader[L comparable](s *Source, sub *subscription) *reader[L] {
-	r := &reader[L]{source: s, sub: sub, wake: make(chan struct{}, 1), inbox: new(parcel[L]), out: make(map[*parcel[L]]struct{}), arrived: time.Now()}
+	r := &reader[L]{source: s, sub: sub, wake: make(chan struct{}, 1), inbox: new(parcel[L]), out: make(map[*parcel[L]]struct{}), waiting: make(map[*parcel[L]]struct{}), arrived: time.Now()}
 	r.room = sync.NewCond(&r.mu)
 	return r
 }
@@ -90,8 +91,9 @@ func (r *reader[L]) start(p puller[L]) *reader[L] {
 	return r
 }
 
-// deliver takes messages that have come, once there is room. It returns false when the reader wants
-// none any more: the puller has them to give back.
+// deliver takes messages that have come, once there is room; until then their leases are renewed like
+// those of any other. It returns false when the reader wants none any more: the puller has them to give
+// back.
 func (r *reader[L]) deliver(records []stream.Record, leases []L) bool {
 	size := 0
 	for i := range records {
@@ -99,16 +101,22 @@ func (r *reader[L]) deliver(records []stream.Record, leases []L) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	p := &parcel[L]{leases: leases, open: len(leases), renewed: time.Now()}
+	r.waiting[p] = struct{}{}
 	for !r.stopped && r.held > 0 && (r.held >= r.source.options.MaxMessages || r.bytes >= inboxBytes) {
 		r.room.Wait()
 	}
+	delete(r.waiting, p)
 	if r.stopped {
 		return false
 	}
 	r.arrived = time.Now()
-	if len(r.inbox.records) == 0 {
-		r.inbox.renewed = r.arrived
+	switch {
+	case len(r.inbox.records) == 0:
+		r.inbox.renewed = p.renewed
 		r.poke()
+	case p.renewed.Before(r.inbox.renewed):
+		r.inbox.renewed = p.renewed
 	}
 	r.inbox.records = append(r.inbox.records, records...)
 	r.inbox.leases = append(r.inbox.leases, leases...)
@@ -252,6 +260,9 @@ func (r *reader[L]) due(before time.Time) (leases []L) {
 		}
 	}
 	renew(r.inbox)
+	for p := range r.waiting {
+		renew(p)
+	}
 	for p := range r.out {
 		renew(p)
 	}
