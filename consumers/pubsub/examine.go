@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"cloud.google.com/go/iam/apiv1/iampb"
@@ -102,9 +104,25 @@ func (s *Source) accept(sub *subscription, c *pb.Subscription) (time.Duration, e
 		s.logger.Warn("the subscription has a dead-letter policy: every restart and every lost lease is a delivery attempt for the messages on their way, and after the last one Pub/Sub moves a good message out of the pipeline's sight",
 			"subscription", sub.name, "max_delivery_attempts", d.MaxDeliveryAttempts, "dead_letter_topic", d.DeadLetterTopic)
 	}
+	sub.topic, sub.filter = c.Topic, c.Filter
 	s.logger.Info("subscription", "name", sub.name, "topic", c.Topic, "filter", c.Filter, "ordering", c.EnableMessageOrdering,
 		"exactly_once_delivery", c.EnableExactlyOnceDelivery, "retry_pause", pause)
 	return pause, nil
+}
+
+// overlapping warns of subscriptions whose filters cannot exclude each other.
+func (s *Source) overlapping(subscriptions map[string]*subscription) {
+	byTopic := make(map[string][]*subscription)
+	for _, name := range slices.Sorted(maps.Keys(subscriptions)) {
+		sub := subscriptions[name]
+		for _, other := range byTopic[sub.topic] {
+			if sub.topic != "" && (sub.filter == "" || other.filter == "" || sub.filter == other.filter) {
+				s.logger.Warn("two subscriptions of a topic have filters that do not exclude each other: a message that both hold is counted once for each",
+					"topic", sub.topic, "first", other.name, "first_filter", other.filter, "second", sub.name, "second_filter", sub.filter)
+			}
+		}
+		byTopic[sub.topic] = append(byTopic[sub.topic], sub)
+	}
 }
 
 // explain makes one line of an error that a reader cannot wait out.

@@ -70,6 +70,25 @@ func TestExamine(t *testing.T) {
 	}
 }
 
+// Subscriptions that hold the same messages are read, and said to be.
+func TestOverlapping(t *testing.T) {
+	for filters, warned := range map[[2]string]bool{
+		{`attributes.a = "1"`, `attributes.a = "2"`}: false,
+		{`attributes.a = "1"`, `attributes.a = "1"`}: true,
+		{`attributes.a = "1"`, ""}:                   true,
+		{"", ""}:                                     true,
+	} {
+		s := newService(t, &pb.Subscription{Name: orders, Filter: filters[0]}, &pb.Subscription{Name: orders + "2", Filter: filters[1]})
+		var log strings.Builder
+		o := s.options()
+		o.Subscriptions, o.Logger = []string{"orders", "orders2"}, slog.New(slog.NewTextHandler(&log, nil))
+		s.source(o)
+		if strings.Contains(log.String(), "counted once for each") != warned {
+			t.Errorf("%q: %s", filters, log.String())
+		}
+	}
+}
+
 // A service that cannot be asked is an error within seconds; one that may be read and not looked at is
 // accepted.
 func TestOutOfReach(t *testing.T) {

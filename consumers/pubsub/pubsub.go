@@ -110,6 +110,8 @@ type subscription struct {
 	exact  bool   // has exactly-once delivery
 	health health
 
+	topic, filter string // empty when the settings cannot be seen
+
 	answers atomic.Bool // the service answers pings of streams
 }
 
@@ -148,6 +150,7 @@ func New(ctx context.Context, o Options) (*Source, error) {
 		}
 		longest = max(longest, backoff)
 	}
+	s.overlapping(subscriptions)
 	s.within = AckDeadline + longest + slack
 	return s, nil
 }
