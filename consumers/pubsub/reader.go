@@ -101,22 +101,26 @@ func (r *reader[L]) deliver(records []stream.Record, leases []L) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := &parcel[L]{leases: leases, open: len(leases), renewed: time.Now()}
-	r.waiting[p] = struct{}{}
-	for !r.stopped && r.held > 0 && (r.held >= r.source.options.MaxMessages || r.bytes >= inboxBytes) {
-		r.room.Wait()
+	renewed := time.Now()
+	if r.full() {
+		p := &parcel[L]{leases: leases, open: len(leases), renewed: renewed}
+		r.waiting[p] = struct{}{}
+		for r.full() {
+			r.room.Wait()
+		}
+		delete(r.waiting, p)
+		renewed = p.renewed
 	}
-	delete(r.waiting, p)
 	if r.stopped {
 		return false
 	}
 	r.arrived = time.Now()
 	switch {
 	case len(r.inbox.records) == 0:
-		r.inbox.renewed = p.renewed
+		r.inbox.renewed = renewed
 		r.poke()
-	case p.renewed.Before(r.inbox.renewed):
-		r.inbox.renewed = p.renewed
+	case renewed.Before(r.inbox.renewed):
+		r.inbox.renewed = renewed
 	}
 	r.inbox.records = append(r.inbox.records, records...)
 	r.inbox.leases = append(r.inbox.leases, leases...)
@@ -126,6 +130,11 @@ func (r *reader[L]) deliver(records []stream.Record, leases []L) bool {
 		r.poke()
 	}
 	return true
+}
+
+// full says that what comes has to wait. The caller holds mu.
+func (r *reader[L]) full() bool {
+	return !r.stopped && r.held > 0 && (r.held >= r.source.options.MaxMessages || r.bytes >= inboxBytes)
 }
 
 func (r *reader[L]) enough() bool {
