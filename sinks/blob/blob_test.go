@@ -32,24 +32,38 @@ func (w *wired) Create(ctx context.Context, name string, data []byte) error {
 	return w.wire.Call(ctx, func(ctx context.Context) error { return w.Bucket.Create(ctx, name, data) })
 }
 
-func (w *wired) Get(ctx context.Context, name string) ([]byte, error) {
+func (w *wired) CreateFrom(ctx context.Context, name string, write func(io.Writer) error) error {
+	var data bytes.Buffer
+	if err := write(&data); err != nil {
+		return err
+	}
+	return w.Create(ctx, name, data.Bytes())
+}
+
+func (w *wired) Read(ctx context.Context, name string, offset int64) (io.ReadCloser, error) {
 	var data []byte
 	err := w.wire.Call(ctx, func(ctx context.Context) (err error) { data, err = w.Bucket.Get(ctx, name); return err })
 	if err != nil {
 		return nil, err
 	}
-	return data, nil
+	return io.NopCloser(bytes.NewReader(data[offset:])), nil
 }
 
 // destination is what consumers of a bucket's prefix see.
 func destination(t *testing.T, b bucket.Bucket, prefix string) *sinktest.Destination {
 	t.Helper()
+	open := func(b bucket.Bucket) (stream.Sink, error) { return New(b, prefix) }
+	return destinationOf(b, prefix, open, func(name string, data []byte) ([][]byte, error) { return split(nil, name, data) })
+}
+
+// destinationOf is that of sinks that open makes, and of files that decode reads.
+func destinationOf(b bucket.Bucket, prefix string, open func(bucket.Bucket) (stream.Sink, error), decode func(string, []byte) ([][]byte, error)) *sinktest.Destination {
 	return &sinktest.Destination{
 		Promise: sinktest.ExactlyOnce, Name: b.URL(),
 		Open: func(hook sinktest.Hook) (stream.Sink, error) {
 			wire := new(sinktest.Wire)
 			wire.Begin(hook)
-			return New(&wired{b, wire}, prefix)
+			return open(&wired{b, wire})
 		},
 		Seen: func(ctx context.Context) ([][]byte, error) {
 			names, err := b.List(ctx, prefix)
@@ -65,9 +79,11 @@ func destination(t *testing.T, b bucket.Bucket, prefix string) *sinktest.Destina
 				if err != nil {
 					return nil, err
 				}
-				if rows, err = split(rows, name, data); err != nil {
+				more, err := decode(name, data)
+				if err != nil {
 					return nil, err
 				}
+				rows = append(rows, more...)
 			}
 			return rows, nil
 		},
@@ -318,7 +334,9 @@ func TestTakenAndGone(t *testing.T) {
 
 type vanishing struct{ bucket.Bucket }
 
-func (*vanishing) Get(context.Context, string) ([]byte, error) { return nil, bucket.ErrNotFound }
+func (*vanishing) Read(context.Context, string, int64) (io.ReadCloser, error) {
+	return nil, bucket.ErrNotFound
+}
 
 // TestHangsUp: a server that refuses a taken name by breaking the connection keeps nobody waiting for ever,
 // but a broken connection alone is no delivery.
@@ -347,9 +365,9 @@ type hangsUp struct {
 	done bool
 }
 
-func (h *hangsUp) Create(ctx context.Context, name string, data []byte) error {
+func (h *hangsUp) CreateFrom(ctx context.Context, name string, write func(io.Writer) error) error {
 	if h.done {
-		if err := h.Bucket.Create(ctx, name, data); err != nil && !errors.Is(err, bucket.ErrExists) {
+		if err := h.Bucket.CreateFrom(ctx, name, write); err != nil && !errors.Is(err, bucket.ErrExists) {
 			return err
 		}
 	}
