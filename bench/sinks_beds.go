@@ -35,6 +35,7 @@ type sinkBed struct {
 	price float64 // dollars a unit
 	says  string
 	open  func(ctx context.Context) (stream.Sink, func() (usage, error), error)
+	live  func(context.Context, sinkPlan) (*sinkResult, error) // instead of open, in real time
 }
 
 const (
@@ -46,13 +47,14 @@ const (
 )
 
 var sinkBeds = []sinkBed{
-	{"kinesis", "25 KB", 0.014 / 1e6, kinesisSays, kinesisSink(kinesis.Options{})},
-	{"kinesis aggregate=false", "25 KB", 0.014 / 1e6, kinesisSays, kinesisSink(kinesis.Options{Plain: true})},
-	{"firehose", "GB", 0.029, firehoseSay, firehoseSink(0)},
-	{"firehose pack=5KiB", "GB", 0.029, firehoseSay, firehoseSink(5 << 10)},
-	{"firehose pack=off", "GB", 0.029, firehoseSay, firehoseSink(firehose.Off)},
-	{"pubsub", "GiB", 40.0 / 1024, pubsubSays, pubsubSink},
-	{"s3", "PUT", 0.005 / 1e3, blobSays, blobSink},
+	{"kinesis", "25 KB", 0.014 / 1e6, kinesisSays, kinesisSink(kinesis.Options{}), nil},
+	{"kinesis aggregate=false", "25 KB", 0.014 / 1e6, kinesisSays, kinesisSink(kinesis.Options{Plain: true}), nil},
+	{"firehose", "GB", 0.029, firehoseSay, firehoseSink(0), nil},
+	{"firehose pack=5KiB", "GB", 0.029, firehoseSay, firehoseSink(5 << 10), nil},
+	{"firehose pack=off", "GB", 0.029, firehoseSay, firehoseSink(firehose.Off), nil},
+	{"pubsub", "GiB", 40.0 / 1024, pubsubSays, pubsubSink, nil},
+	{"eventhubs", "event", 0.028 / 1e6, "", nil, eventhubsSink},
+	{"s3", "PUT", 0.005 / 1e3, blobSays, blobSink, nil},
 }
 
 // awsConfig are a client's settings for a service in this process.

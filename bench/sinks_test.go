@@ -10,6 +10,9 @@ import (
 func TestSinks(t *testing.T) {
 	dollars := make(map[string]float64)
 	for _, b := range sinkBeds {
+		if b.live != nil {
+			continue
+		}
 		t.Run(b.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r, err := simulateSink(t.Context(), sinkPlan{Rows: 30_000, Size: 254, Rate: 10_000, Partitions: 3, Interval: 10 * time.Second, Sink: b.name})

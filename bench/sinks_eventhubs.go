@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/millstream/millstream/fakes/eventhubs"
+	sink "github.com/millstream/millstream/sinks/eventhubs"
+	"github.com/millstream/millstream/stream"
+)
+
+// hubRows is how many rows an event hub gets at most: its server is another process, in real time.
+const hubRows = 100_000
+
+// eventhubsSink delivers rows to an event hub, without the engine, in the parts in which the engine does.
+func eventhubsSink(ctx context.Context, p sinkPlan) (r *sinkResult, err error) {
+	r = &sinkResult{Sink: p.Sink, Unit: "event", Price: "$0.028 a million ingress events (https://azure.microsoft.com/pricing/details/event-hubs/)"}
+	if _, _, err := eventhubs.Runtime(ctx); err != nil {
+		r.Result = fmt.Sprintf("%v: %v", errAbsent, err)
+		return r, nil
+	}
+	server, err := eventhubs.Start(ctx, eventhubs.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	const partitions = 4
+	if err := server.CreateHub("rows", partitions); err != nil {
+		return nil, err
+	}
+	to, err := sink.New(ctx, sink.Options{Namespace: "local", Hub: "rows", Endpoint: server.Endpoint(), Logger: quiet})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
+	rows := min(p.Rows, hubRows)
+	for at, number := 0, uint64(1); at < rows; number++ {
+		var part []stream.Row
+		for size := 0; at < rows && size < partSize; at++ {
+			key := strconv.Itoa(at % 997)
+			part = append(part, stream.Row{Key: key, Data: rowOf(p.Size, key, at)})
+			size += p.Size
+		}
+		id := stream.CheckpointID{Pipeline: "sinks", Genesis: "bench", Partition: "p", Number: number}
+		if err := to.Deliver(ctx, id, part); err != nil {
+			return nil, err
+		}
+	}
+	events, million := 0, 1e6/float64(rows)
+	for i := range partitions {
+		got, err := server.Events("rows", strconv.Itoa(i))
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range got {
+			r.Bytes += float64(len(e.Data)) * million
+		}
+		events += len(got)
+	}
+	if events != rows {
+		return nil, fmt.Errorf("%d rows came of %d", events, rows)
+	}
+	r.Calls, r.Units, r.Result = float64(to.Counters().Requests)*million, float64(events)*million, "exact"
+	r.Dollars = r.Units * 0.028 / 1e6
+	return r, nil
+}
+
+// partSize is how much of an entry's output the engine delivers at once.
+const partSize = 4 << 20
