@@ -2,6 +2,7 @@ package bigquery
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -61,7 +62,7 @@ func (s *Server) called(r *http.Request, path []string) (any, int, error) {
 	case known && n == 3 && r.Method == http.MethodPost:
 		var in api.Dataset
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.DatasetReference == nil || in.DatasetReference.DatasetId == "" {
-			return nil, http.StatusBadRequest, fmt.Errorf("the data set cannot be read: %w", err)
+			return nil, http.StatusBadRequest, errors.Join(errors.New("the data set cannot be read, or has no name"), err)
 		}
 		return s.insertDataset(path[1], in.DatasetReference.DatasetId)
 	case known && n == 4 && r.Method == http.MethodGet:
@@ -74,7 +75,7 @@ func (s *Server) called(r *http.Request, path []string) (any, int, error) {
 	case known && n == 5 && r.Method == http.MethodPost:
 		var in api.Table
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.TableReference == nil || in.Schema == nil {
-			return nil, http.StatusBadRequest, fmt.Errorf("the table cannot be read, or has no name or schema: %w", err)
+			return nil, http.StatusBadRequest, errors.Join(errors.New("the table cannot be read, or has no name or schema"), err)
 		}
 		return s.insertTable(path[1], path[3], &in)
 	case known && n == 6 && r.Method == http.MethodGet:
