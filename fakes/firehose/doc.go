@@ -4,6 +4,7 @@
 // one, what the service would deliver to a bucket: the records of a buffer one behind the other, as they
 // are.
 //
-// What is not there: destinations other than a folder, transformation, format conversion, dynamic
+// What is not there: destinations other than a folder (what a request configures is described again, and no
+// more), transformation, format conversion, dynamic
 // partitioning, rate limits.
 package firehose

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -37,7 +38,7 @@ func (s *Server) do(operation string, body []byte, fault Fault) (any, error) {
 	}
 	switch operation {
 	case "CreateDeliveryStream":
-		if s.CreateDeliveryStream(in.DeliveryStreamName) != nil {
+		if s.create(in.DeliveryStreamName, described(body)) != nil {
 			return nil, failure("ResourceInUseException", "Firehose %s under account 000000000000 already exists", in.DeliveryStreamName)
 		}
 		return map[string]string{"DeliveryStreamARN": arn(in.DeliveryStreamName)}, nil
@@ -55,7 +56,7 @@ func (s *Server) do(operation string, body []byte, fault Fault) (any, error) {
 	case "DescribeDeliveryStream":
 		return map[string]any{"DeliveryStreamDescription": map[string]any{
 			"DeliveryStreamName": in.DeliveryStreamName, "DeliveryStreamARN": arn(in.DeliveryStreamName), "DeliveryStreamStatus": "ACTIVE",
-			"DeliveryStreamType": "DirectPut", "VersionId": "1", "HasMoreDestinations": false, "Destinations": []any{},
+			"DeliveryStreamType": "DirectPut", "VersionId": "1", "HasMoreDestinations": false, "Destinations": []any{d.destination},
 		}}, nil
 	case "PutRecord":
 		if in.Record == nil {
@@ -71,6 +72,20 @@ func (s *Server) do(operation string, body []byte, fault Fault) (any, error) {
 		return nil, failure(results[0].ErrorCode, "%s", results[0].ErrorMessage)
 	}
 	return map[string]any{"RecordId": results[0].RecordID, "Encrypted": false}, nil
+}
+
+// described makes a description of the destination that a CreateDeliveryStream request configures: it has
+// what was configured, under the description's name.
+func described(body []byte) map[string]json.RawMessage {
+	var all map[string]json.RawMessage
+	_ = json.Unmarshal(body, &all) // which has just succeeded, into another type
+	destination := map[string]json.RawMessage{"DestinationId": json.RawMessage(`"destinationId-000000000001"`)}
+	for name, value := range all {
+		if of, is := strings.CutSuffix(name, "DestinationConfiguration"); is {
+			destination[of+"DestinationDescription"] = value
+		}
+	}
+	return destination
 }
 
 func arn(name string) string {

@@ -72,9 +72,10 @@ type Server struct {
 }
 
 type deliveryStream struct {
-	stats   Stats
-	records [][]byte
-	buffer  buffer
+	destination map[string]json.RawMessage // its description
+	stats       Stats
+	records     [][]byte
+	buffer      buffer
 }
 
 // New returns a server without delivery streams and without a listener.
@@ -141,14 +142,19 @@ func (a *answer) Header() http.Header         { return a.header }
 func (a *answer) WriteHeader(status int)      { a.status = status }
 func (a *answer) Write(p []byte) (int, error) { return a.body.Write(p) }
 
-// CreateDeliveryStream makes one. It is an error when there is one of that name.
+// CreateDeliveryStream makes one that delivers to a bucket, as it is. It is an error when there is one of
+// that name.
 func (s *Server) CreateDeliveryStream(name string) error {
+	return s.create(name, described([]byte(`{"ExtendedS3DestinationConfiguration":{}}`)))
+}
+
+func (s *Server) create(name string, destination map[string]json.RawMessage) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.streams[name] != nil {
 		return fmt.Errorf("fake firehose: delivery stream %s exists", name)
 	}
-	s.streams[name] = &deliveryStream{}
+	s.streams[name] = &deliveryStream{destination: destination}
 	return nil
 }
 

@@ -20,11 +20,13 @@
 //
 //	SELECT * FROM events QUALIFY row_number() OVER (PARTITION BY _id ORDER BY _id) = 1
 //
-// # When not to pack
+// # When rows are not packed
 //
-// A delivery stream that takes records apart itself sees what is packed as one: a transformation Lambda
-// must split lines, and dynamic partitioning needs "multi record deaggregation" with type JSON. Otherwise
-// Options.Pack is Off.
+// Only buckets, and Redshift, receive records joined. OpenSearch, Splunk, Snowflake, Iceberg tables and
+// HTTP endpoints take a record for one row; so do a transformation Lambda and dynamic partitioning, unless
+// the delivery stream has "multi record deaggregation", which takes apart at most 500 rows. [New] asks what
+// the delivery stream does and packs accordingly, where Options.Pack does not say. Whoever may not ask
+// (firehose:DescribeDeliveryStream) should say it.
 package firehose
 
 import (
@@ -54,14 +56,15 @@ type Options struct {
 	Stream           string              // the delivery stream's name
 	Region, Endpoint string              // as in cloud/aws.Options
 	Client           *awsfirehose.Client // used instead of one made from Region and Endpoint
-	Pack             int                 // bytes of a record at most, 1,024,000 or less; 0: DefaultPack; Off: a row each
-	Logger           *slog.Logger        // default: slog.Default()
+	// Pack is how many bytes of rows a record holds at most, 1,024,000 or less. 0: DefaultPack, or Off
+	// where New learns that packed rows would not arrive as rows. Off: a row each.
+	Pack   int
+	Logger *slog.Logger // default: slog.Default()
 }
 
 // Sink delivers rows to one delivery stream. It is safe for concurrent use, as stream.Sink asks.
 type Sink struct {
 	putter     *putter
-	pack       int
 	counters   counters
 	unfinished sinks.Unfinished
 }
@@ -72,18 +75,15 @@ var streamName = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,64}$`)
 
 // New makes a Sink and asks for its delivery stream once, so that a missing one is an error here.
 func New(ctx context.Context, o Options) (*Sink, error) {
-	if o.Pack == 0 {
-		o.Pack = DefaultPack
-	}
-	if o.Pack > maxRecord || o.Pack < Off {
-		return nil, fmt.Errorf("firehose: pack %d: a record holds at most %d bytes", o.Pack, maxRecord)
+	if err := checkPack(o.Pack); err != nil {
+		return nil, err
 	}
 	client, logger, err := connect(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	s := &Sink{pack: o.Pack}
-	s.putter, err = newPutter(ctx, client, client.Options().Region, o.Stream, &s.counters, logger)
+	s := &Sink{}
+	s.putter, err = newPutter(ctx, client, client.Options().Region, o.Stream, o.Pack, &s.counters, logger)
 	return s, err
 }
 
@@ -111,7 +111,7 @@ func (s *Sink) Counters() Counters { return s.counters.read() }
 func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []stream.Row) error {
 	stored := s.unfinished.Resume(id, len(rows))
 	prefix := id.String() + "-"
-	p := packer{most: s.pack}
+	p := s.putter.packer()
 	var rejected []stream.RejectedRow
 	for i := range rows {
 		if stored[i] {
@@ -142,28 +142,6 @@ func (s *Sink) Deliver(ctx context.Context, id stream.CheckpointID, rows []strea
 		return &stream.Rejected{Rows: rejected}
 	}
 	return nil
-}
-
-// packer puts lines into records.
-type packer struct {
-	most int // bytes of a record that holds more than one line; Off: none does
-	open entry
-	done []entry
-}
-
-func (p *packer) add(at int, line []byte) {
-	if len(p.open.at) > 0 && len(p.open.data)+len(line) > p.most {
-		p.done, p.open = append(p.done, p.open), entry{}
-	}
-	p.open.data, p.open.at = append(p.open.data, line...), append(p.open.at, at)
-}
-
-// entries returns the records, and ends the packer.
-func (p *packer) entries() []entry {
-	if len(p.open.at) > 0 {
-		p.done = append(p.done, p.open)
-	}
-	return p.done
 }
 
 func tooLarge(n int) string {

@@ -45,14 +45,14 @@ var ErrClosed = errors.New("firehose: the publisher is closed")
 
 // NewPublisher makes a Publisher. The service is first asked by Publish.
 func NewPublisher(ctx context.Context, o PublisherOptions) (*Publisher, error) {
+	if err := checkPack(o.Pack); err != nil {
+		return nil, err
+	}
 	client, logger, err := connect(ctx, Options{Client: o.Client, Region: o.Region, Endpoint: o.Endpoint, Logger: o.Logger})
 	if err != nil {
 		return nil, err
 	}
 	p := &Publisher{client: client, pack: o.Pack, marshal: o.Marshal, logger: logger, putters: make(map[string]*putter)}
-	if p.pack == 0 {
-		p.pack = DefaultPack
-	}
 	if p.marshal == nil {
 		p.marshal = asLine
 	}
@@ -80,7 +80,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if err != nil {
 		return err
 	}
-	packed := packer{most: min(p.pack, maxRecord)}
+	packed := to.packer()
 	for i, m := range messages {
 		data, err := p.marshal(m)
 		if err != nil {
@@ -106,7 +106,7 @@ func (p *Publisher) putter(topic string) (*putter, error) {
 	if to != nil {
 		return to, nil
 	}
-	to, err := newPutter(p.ctx, p.client, p.client.Options().Region, topic, &p.counters, p.logger)
+	to, err := newPutter(p.ctx, p.client, p.client.Options().Region, topic, p.pack, &p.counters, p.logger)
 	if err != nil {
 		return nil, err
 	}

@@ -55,13 +55,15 @@ type putter struct {
 	api      api
 	stream   string
 	region   string
+	most     int // as in packer
+	rows     int
 	counters *counters
 	logger   *slog.Logger
 }
 
-// newPutter asks for the delivery stream once, to learn that it exists. Whoever may only put may not ask;
-// then the first call tells.
-func newPutter(ctx context.Context, a api, region, name string, c *counters, l *slog.Logger) (*putter, error) {
+// newPutter asks for the delivery stream once, to learn that it exists and what it lets a record hold.
+// Whoever may only put may not ask; then the first call tells whether there is one.
+func newPutter(ctx context.Context, a api, region, name string, pack int, c *counters, l *slog.Logger) (*putter, error) {
 	if !streamName.MatchString(name) {
 		return nil, fmt.Errorf("firehose: delivery stream %q: %w", name, errName)
 	}
@@ -69,15 +71,17 @@ func newPutter(ctx context.Context, a api, region, name string, c *counters, l *
 	began := time.Now()
 	for n := 1; ; n++ {
 		bounded, cancel := context.WithTimeout(ctx, callTimeout)
-		_, err := a.DescribeDeliveryStream(bounded, &awsfirehose.DescribeDeliveryStreamInput{DeliveryStreamName: &name}, once)
+		out, err := a.DescribeDeliveryStream(bounded, &awsfirehose.DescribeDeliveryStreamInput{DeliveryStreamName: &name}, once)
 		cancel()
 		switch {
 		case err == nil:
+			p.shape(pack, out.DeliveryStreamDescription)
 			return p, nil
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case errors.Is(cloud.Explain(err), cloud.ErrDenied):
-			l.Debug("whether the delivery stream exists is unknown: it may not be described", "stream", name, "error", err)
+			l.Debug("what the delivery stream does with records is unknown: it may not be described", "stream", name, "error", err)
+			p.shape(pack, nil)
 			return p, nil
 		case cloud.Classify(err) == cloud.Permanent || time.Since(began) > startPatience:
 			return nil, p.explain("DescribeDeliveryStream", err)
