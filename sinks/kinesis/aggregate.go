@@ -182,12 +182,13 @@ func (p *packer) add(at int, record types.PutRecordsRequestEntry) {
 	key := *record.PartitionKey
 	hash := cloud.HashOf([]byte(key))
 	shard := shardOf(p.shards, hash)
-	if len(record.Data)+len(key)+rowOverhead+aggregateOverhead > packedSize {
-		p.done = append(p.done, entry{record: record, at: []int{at}})
-		return
-	}
 	if p.open == nil {
 		p.open = make([]aggregate, max(1, len(p.shards)))
+	}
+	if len(record.Data)+len(key)+rowOverhead+aggregateOverhead > packedSize {
+		p.close(shard) // rows of its key stay before it
+		p.done = append(p.done, entry{record: record, at: []int{at}})
+		return
 	}
 	a := &p.open[shard]
 	if a.size()+len(record.Data)+len(key)+rowOverhead > packedSize {

@@ -5,6 +5,7 @@ import (
 	"crypto/md5"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -126,6 +127,28 @@ func TestAggregateAcrossReshardNegative(t *testing.T) {
 		}
 		if n := len(b.stored()); n == 0 || n > 50 {
 			b.Errorf("%d rows of 100 are read", n)
+		}
+	})
+}
+
+// A row that fills a record does not overtake those of its key that wait for theirs to be full.
+func TestAggregateOrder(t *testing.T) {
+	inBubble(t, fake.Options{}, func(b *bed) {
+		var rows []stream.Row
+		for i := range 30 {
+			pad := ""
+			if i%10 == 5 {
+				pad = strings.Repeat("x", 60<<10)
+			}
+			rows = append(rows, stream.Row{Key: "k", Data: fmt.Appendf(nil, `{"n":%d,"pad":%q}`, i, pad)})
+		}
+		if err := b.sinkWith(Options{}).Deliver(b.Context(), id, rows); err != nil {
+			b.Fatal(err)
+		}
+		for i, r := range b.stored() {
+			if want := fmt.Sprintf(`"n":%d,`, i); !bytes.Contains(r.Data, []byte(want)) {
+				b.Fatalf("%.100s stands where %s should", r.Data, want)
+			}
 		}
 	})
 }
