@@ -86,7 +86,7 @@ func checkSink(ctx context.Context, setting, raw string) error {
 	}
 	switch l.scheme {
 	case "file", "s3", "gs", "azblob":
-		b, err := openBucket(ctx, setting, dropParam(raw, "format"))
+		b, err := openBucket(ctx, setting, bucketURL(raw))
 		if err != nil {
 			return err
 		}
@@ -120,7 +120,7 @@ func (s *Settings) guarantee(sink string) string {
 	}
 	switch l.scheme {
 	case "file", "s3", "gs", "azblob":
-		return "exactly once" + within + ": a file is named after its checkpoint and created only if absent, so a repeated delivery finds its name taken. Readers ignore names starting with _ or ."
+		return "exactly once" + within + ": a file is named after its checkpoint and created only if absent, so a repeated delivery finds its name taken, whatever the settings are by then. Readers ignore names starting with _ or ."
 	case "firehose":
 		return "at least once: a crash between sending and the next checkpoint sends rows again, and so does Firehose after a lost answer. Every row carries _id, the same each time: deduplicate by it where the rows arrive (a query, in package sinks/firehose)"
 	case "kinesis", "pubsub", "eventhubs":

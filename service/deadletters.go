@@ -100,10 +100,7 @@ func openLetters(ctx context.Context, setting, raw string) (bucket.Bucket, error
 	default:
 		return nil, settingf(setting, "%s: only folders and buckets can be looked into; read the letters with a pipeline whose --source this is", raw)
 	}
-	for _, name := range []string{"format", "compression", "path", "roll", "roll-size", "schema"} {
-		raw = dropParam(raw, name) // how they were written shows in their names
-	}
-	return openBucket(ctx, setting, raw)
+	return openBucket(ctx, setting, bucketURL(raw)) // how they were written shows in their names
 }
 
 // since is the earliest time that is asked for.

@@ -17,7 +17,6 @@ import (
 	"github.com/millstream/millstream/consumers"
 	"github.com/millstream/millstream/consumers/file"
 	"github.com/millstream/millstream/sinks"
-	"github.com/millstream/millstream/sinks/blob"
 	"github.com/millstream/millstream/sinks/stdout"
 	"github.com/millstream/millstream/stream"
 )
@@ -216,24 +215,7 @@ func openSink(ctx context.Context, setting, raw string, logger *slog.Logger) (op
 	}
 	switch l.scheme {
 	case "file", "s3", "gs", "azblob":
-		if f := l.params.Get("format"); f != "" && f != "ndjson" {
-			return openedSink{}, settingf(setting, "%s: this version writes format=ndjson only", raw)
-		}
-		for _, later := range []string{"compression", "path", "roll", "roll-size", "schema"} {
-			if l.params.Has(later) {
-				return openedSink{}, settingf(setting, "%s: this version has no parameter %s", raw, later)
-			}
-		}
-		b, err := openBucket(ctx, setting, dropParam(raw, "format"))
-		if err != nil {
-			return openedSink{}, err
-		}
-		if err := writable(ctx, b); err != nil {
-			b.Close()
-			return openedSink{}, unusable(setting, err, "%s: cannot be written: %v", b.URL())
-		}
-		sink, err := blob.New(b, "")
-		return openedSink{sink, b.Close}, err
+		return openBlobSink(ctx, l)
 	case "stdout":
 		if err := l.only(); err != nil {
 			return openedSink{}, err

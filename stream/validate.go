@@ -59,6 +59,15 @@ func (p *Pipeline[E, R]) Validate() error {
 			return fmt.Errorf("pipeline: %s is outside the years 1678 to 2261", t)
 		}
 	}
+	names := make(map[string]bool)
+	for _, s := range p.Sinks {
+		if r, ok := s.(Roller); ok {
+			if names[r.Name()] {
+				return fmt.Errorf("pipeline: two sinks are %s, where their files would be taken for each other's: give each a folder of its own", r.Name())
+			}
+			names[r.Name()] = true
+		}
+	}
 	return p.Operator.Validate()
 }
 
