@@ -48,11 +48,11 @@ func Check(ctx context.Context, s *Settings, plan stream.Plan, columns []string,
 	default:
 		line("", "pipeline %q has state: it goes on where it was (millstream checkpoints list)", s.Name)
 	}
-	for _, raw := range s.Sinks {
+	for i, raw := range s.Sinks {
 		if err := checkSink(ctx, "--sink", raw); err != nil {
 			return err
 		}
-		line("sink", "%s: %s", strings.TrimSuffix(raw, ":"), s.guarantee(raw))
+		line("sink", "%s: %s", strings.TrimSuffix(raw, ":"), s.guarantee(raw, w.sinks[i]))
 	}
 	if dead := s.deadLetter(); dead != "" {
 		if err := checkSink(ctx, "--dead-letter", dead); err != nil {
@@ -99,7 +99,7 @@ func checkSink(ctx context.Context, setting, raw string) error {
 }
 
 // guarantee words what a sink can honestly promise behind this source and this checkpoint store.
-func (s *Settings) guarantee(sink string) string {
+func (s *Settings) guarantee(sink string, opened stream.Sink) string {
 	l, err := parseLocation("--sink", sink)
 	if err != nil {
 		return err.Error()
@@ -121,6 +121,8 @@ func (s *Settings) guarantee(sink string) string {
 	switch l.scheme {
 	case "file", "s3", "gs", "azblob":
 		return "exactly once" + within + ": a file is named after its checkpoint and created only if absent, so a repeated delivery finds its name taken, whatever the settings are by then. Readers ignore names starting with _ or ."
+	case "bigquery":
+		return tableGuarantee(opened, within)
 	case "firehose":
 		return "at least once: a crash between sending and the next checkpoint sends rows again, and so does Firehose after a lost answer. Every row carries _id, the same each time: deduplicate by it where the rows arrive (a query, in package sinks/firehose)"
 	case "kinesis", "pubsub", "eventhubs":
@@ -151,6 +153,8 @@ func (s *Settings) access() []string {
 				}
 				lines = append(lines, needs+" on stream "+l.rest)
 			}
+		case "bigquery":
+			lines = append(lines, "bigquery.tables.get, bigquery.tables.updateData on table "+strings.ReplaceAll(l.rest, "/", ".")+" (role BigQuery Data Editor)")
 		case "firehose":
 			lines = append(lines, "firehose:PutRecordBatch, firehose:DescribeDeliveryStream on delivery stream "+l.rest)
 		case "eventhubs":

@@ -43,7 +43,11 @@ func (s *QuerySettings) Compile() (*query.Query, error) {
 	if (s.From != "" || s.Until != "") && s.Query.Time == "" && !s.Query.Arrivals {
 		return nil, settingf("--time", "is missing: --from and --until look at the event time")
 	}
-	return query.Compile(s.Query)
+	q, err := query.Compile(s.Query)
+	if err == nil && q.Windowed() {
+		s.columns = q.Columns()
+	}
+	return q, err
 }
 
 // stampsArrivals reports whether the source says when it received a record.

@@ -220,6 +220,9 @@ func open(ctx context.Context, s *Settings, plan func() stream.Plan, logger *slo
 		}
 		w.sinks = append(w.sinks, sink.Sink)
 		w.closing(sink.close)
+		if err := s.fits(raw, sink.Sink); err != nil {
+			return nil, err
+		}
 	}
 	return w, w.openDeadLetter(ctx, logger)
 }

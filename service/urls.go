@@ -92,8 +92,8 @@ func (l location) keyed(s stream.Sink) stream.Sink {
 
 var schemes = map[string][]string{
 	"--source":      {"file", "stdin", "kinesis", "pubsub", "eventhubs"},
-	"--sink":        {"file", "stdout", "firehose", "kinesis", "pubsub", "eventhubs", "s3", "gs", "azblob"},
-	"--dead-letter": {"file", "stdout", "firehose", "kinesis", "pubsub", "eventhubs", "s3", "gs", "azblob"},
+	"--sink":        {"file", "stdout", "firehose", "bigquery", "kinesis", "pubsub", "eventhubs", "s3", "gs", "azblob"},
+	"--dead-letter": {"file", "stdout", "firehose", "bigquery", "kinesis", "pubsub", "eventhubs", "s3", "gs", "azblob"},
 }
 
 func (l location) unknown() error {
@@ -225,6 +225,8 @@ func openSink(ctx context.Context, setting, raw string, logger *slog.Logger) (op
 		return openKinesisSink(ctx, l, logger)
 	case "firehose":
 		return openFirehoseSink(ctx, l, logger)
+	case "bigquery":
+		return openBigQuerySink(ctx, l, logger)
 	case "pubsub":
 		return openPubSubSink(ctx, l, logger)
 	case "eventhubs":

@@ -55,11 +55,12 @@ func appendStruct(out, data []byte, columns []*column, within string, ignore boo
 		if there {
 			known++
 		} else if len(fields) > known {
-			for name := range fields { // another case; of several the first by name
+			other := "" // in another case; of several the first by name
+			for name := range fields {
 				if strings.EqualFold(name, c.name) && find(columns, name) == c {
 					known++
-					if !there || string(value) == "null" {
-						value, there = fields[name], true
+					if !there || name < other {
+						value, there, other = fields[name], true, name
 					}
 				}
 			}
