@@ -119,7 +119,11 @@ func (w *wired) RoundTrip(r *http.Request) (reply *http.Response, err error) {
 }
 
 func TestSuite(t *testing.T) {
-	for _, pack := range []int{0, Off} {
+	packs := []int{0, Off}
+	if testing.Short() { // the race detector makes it ten times as long
+		packs = packs[:1]
+	}
+	for _, pack := range packs {
 		for _, c := range sinktest.Cases() {
 			t.Run(fmt.Sprint(pack, " ", c.Name), func(t *testing.T) {
 				inBubble(t, nil, func(b *bed) {

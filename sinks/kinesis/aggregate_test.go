@@ -41,7 +41,7 @@ func TestAggregate(t *testing.T) {
 		if most := bytes/packedSize + 1 + 4; len(raw) > most {
 			b.Errorf("%d records for %d bytes, want at most %d", len(raw), bytes, most)
 		}
-		last, shard := make(map[string]int), make(map[string]string)
+		open, last, shard := b.open(), make(map[string]int), make(map[string]string)
 		for _, r := range b.stored() {
 			var i int
 			if _, err := fmt.Sscanf(string(r.Data[bytesUntil(r.Data):]), `"n":%d`, &i); err != nil {
@@ -51,7 +51,7 @@ func TestAggregate(t *testing.T) {
 				b.Fatalf("row %d of %s in %s comes behind %d in %s", i, r.PartitionKey, r.ShardID, was, shard[r.PartitionKey])
 			}
 			last[r.PartitionKey], shard[r.PartitionKey] = i, r.ShardID
-			if want := b.shardOf(r.PartitionKey); r.ShardID != want {
+			if want := open[shardOf(open, cloud.HashOf([]byte(r.PartitionKey)))].name; r.ShardID != want {
 				b.Fatalf("key %s is in %s, on its own it would be in %s", r.PartitionKey, r.ShardID, want)
 			}
 		}
@@ -78,14 +78,14 @@ func (b *bed) reshard(n int) {
 	}
 }
 
-// shardOf is the open shard that a key belongs to.
-func (b *bed) shardOf(key string) string {
+// open returns the open shards.
+func (b *bed) open() []shardRange {
 	b.Helper()
 	m, err := newShardMap(b.Context(), b.sink().putter)
 	if err != nil {
 		b.Fatal(err)
 	}
-	return m.shards[shardOf(m.shards, cloud.HashOf([]byte(key)))].name
+	return m.shards
 }
 
 // A reshard between the listing and the call leads aggregates astray, and no row is lost: every reader

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"testing"
+	"time"
 
 	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
 
@@ -84,7 +85,7 @@ func userRecords(id stream.CheckpointID, n int) []fake.UserRecord {
 // readAll reads every shard to its end and returns how often each _id came.
 func readAll(t *testing.T, server *fake.Server, endpoint string) map[string]int {
 	t.Helper()
-	src, err := source.New(t.Context(), source.Options{Stream: "s", Region: "us-east-1", Endpoint: endpoint, UntilEnd: true})
+	src, err := source.New(t.Context(), source.Options{Stream: "s", Region: "us-east-1", Endpoint: endpoint, UntilEnd: true, PollEvery: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
