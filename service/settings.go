@@ -96,7 +96,7 @@ func passing(err error) bool {
 func (s *Settings) Register(f *pflag.FlagSet) {
 	s.flags = f
 	f.StringVar(&s.Source, "source", "", "where records come from: PATH, file:///DIR?rate=N, stdin:, kinesis://STREAM-OR-ARN?region=&endpoint=&start=&consumer=&client=, eventhubs://NAMESPACE/HUB?consumer-group=&start=&endpoint=")
-	f.StringArrayVar(&s.Sinks, "sink", nil, "where rows go (repeatable): PATH, file:///DIR, stdout:, firehose://STREAM?region=&pack=, bigquery://PROJECT/DATASET/TABLE?write=&unknown=&endpoint=, kinesis://STREAM?region=&aggregate=&partition-key=, pubsub://PROJECT/TOPIC?endpoint=&ordering=, eventhubs://NAMESPACE/HUB?endpoint=")
+	f.StringArrayVar(&s.Sinks, "sink", nil, "where rows go (repeatable): PATH, file:///DIR, s3://, gs://, azblob:// (with ?format=ndjson|csv|parquet&compression=&path=&schema=&roll=&roll-size=), stdout:, firehose://STREAM?region=&pack=, bigquery://PROJECT/DATASET/TABLE?write=&unknown=&endpoint=, kinesis://STREAM?region=&aggregate=&partition-key=, pubsub://PROJECT/TOPIC?endpoint=&ordering=, eventhubs://NAMESPACE/HUB?endpoint=")
 	f.StringVar(&s.DeadLetter, "dead-letter", "", "where unusable records go, as --sink (default: dead-letter/ in the pipeline's folder)")
 	f.StringVar(&s.Checkpoint, "checkpoint", "./millstream-state", "where state lives: PATH, file:///DIR, s3://, gs://, azblob://, mem:")
 	f.StringVar(&s.Name, "name", "", `name of the pipeline, and of its state (default "main"; required with a bucket)`)
