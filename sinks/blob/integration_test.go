@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/millstream/millstream/bucket"
 	"github.com/millstream/millstream/sinks/sinktest"
+	"github.com/millstream/millstream/stream"
 )
 
 // The suite against independent servers on this machine, which integration_test.go of package bucket
@@ -50,6 +52,7 @@ func suite(t *testing.T, raw string) {
 			t.Error(err)
 		}
 	})
+	t.Run("Large", func(t *testing.T) { large(t, b) })
 	n := 0
 	sinktest.Run(t, func(t *testing.T) *sinktest.Destination {
 		n++
@@ -95,4 +98,29 @@ func TestIntegrationAzurite(t *testing.T) {
 		t.Fatal(err)
 	}
 	suite(t, "azblob://"+name+"/some/prefix")
+}
+
+// large delivers a file of many requests, twice, and once with other rows.
+func large(t *testing.T, b bucket.Bucket) {
+	t.Helper()
+	s, err := Open(b, "large/", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := make([]stream.Row, 400)
+	for i := range rows {
+		rows[i].Data = fmt.Appendf(nil, `{"n":%d,"pad":"%060000d"}`, i, i)
+	}
+	for range 2 {
+		if err := s.Write(t.Context(), idOf(7), s.Layout(), partsOf(rows[:200], rows[200:])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Write(t.Context(), idOf(7), s.Layout(), partsOf(rows[:399])); err == nil || !strings.Contains(err.Error(), "holds bytes that are not") {
+		t.Error(err)
+	}
+	infos, err := b.Objects(t.Context(), "large/")
+	if err != nil || len(infos) != 1 || infos[0].Size < 24_000_000 {
+		t.Errorf("%+v, %v", infos, err)
+	}
 }
