@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 
 	bigquerysink "github.com/millstream/millstream/sinks/bigquery"
@@ -18,10 +19,10 @@ func openBigQuerySink(ctx context.Context, l location, logger *slog.Logger) (ope
 	if err := l.only("write", "unknown", "endpoint"); err != nil {
 		return openedSink{}, err
 	}
-	parts := strings.Split(l.rest, "/")
-	if len(parts) != 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" {
-		return openedSink{}, settingf(l.setting, "%s: names no table: want bigquery://PROJECT/DATASET/TABLE", l.raw)
+	if _, err := l.tableName(); err != nil {
+		return openedSink{}, err
 	}
+	parts := strings.Split(l.rest, "/")
 	o := bigquerysink.Options{Project: parts[0], Dataset: parts[1], Table: parts[2], Endpoint: l.params.Get("endpoint"), Logger: logger}
 	o.Write, o.Unknown = bigquerysink.Mode(l.params.Get("write")), bigquerysink.Unknown(l.params.Get("unknown"))
 	letters := l.setting == "--dead-letter"
@@ -44,6 +45,15 @@ func openBigQuerySink(ctx context.Context, l location, logger *slog.Logger) (ope
 		}
 	}
 	return openedSink{sink, sink.Close}, nil
+}
+
+// tableName is the name that SQL has for the table.
+func (l location) tableName() (string, error) {
+	parts := strings.Split(l.rest, "/")
+	if len(parts) != 3 || slices.Contains(parts, "") {
+		return "", settingf(l.setting, "%s: names no table: want bigquery://PROJECT/DATASET/TABLE", l.raw)
+	}
+	return strings.Join(parts, "."), nil
 }
 
 // fits compares the columns of rows, where they are known, with those of a sink that has columns.

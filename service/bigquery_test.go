@@ -183,3 +183,62 @@ func TestBigQueryCheck(t *testing.T) {
 		}
 	}
 }
+
+// A table that is made as --ddl says takes the rows of every aggregate, and the default is upsert.
+func TestDDL(t *testing.T) {
+	in := filepath.Join(t.TempDir(), "in.ndjson")
+	if err := os.WriteFile(in, []byte("{\"k\":\"a\",\"v\":1.25,\"w\":\"x\",\"t\":1}\n{\"k\":7,\"v\":2,\"w\":\"y\",\"t\":2}\n{\"k\":\"a\",\"v\":0.1,\"w\":\"x\",\"t\":3}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := settings(t, "--source", in, "--until-end", "--checkpoint", t.TempDir(), "--time", "t", "--key", "k", "--window", "tumbling:1m",
+		"--aggregate", "count() as n, sum(v) as total, avg(v), min(v), max(w), stddev(v), first(w), last(v), count_distinct(w), quantile(v, 0.5), top(w, 2)")
+	server := bigQuery(t)
+	s.Sinks = []string{"stdout:", "bigquery://p/d/made?endpoint=" + server.Address()}
+	q, err := s.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := service.DDL(&s.Settings, q, &out); err != nil {
+		t.Fatal(err)
+	}
+	table := bigquery.Table{Name: "p.d.made"}
+	for _, line := range strings.Split(out.String(), "\n") {
+		line = strings.TrimSuffix(strings.TrimSpace(line), ",")
+		words := strings.Fields(line)
+		switch {
+		case strings.HasPrefix(line, "CREATE"), len(words) < 2, words[0] == "PARTITION", words[0] == "CLUSTER":
+		case words[0] == "PRIMARY":
+			_, keys, _ := strings.Cut(line, "(")
+			keys, _, _ = strings.Cut(keys, ")")
+			table.PrimaryKey = strings.Split(keys, ", ")
+		default:
+			c := bigquery.Column{Name: strings.Trim(words[0], "`"), Type: words[1]}
+			if strings.HasSuffix(line, "NOT NULL") {
+				c.Mode = "REQUIRED"
+			}
+			table.Columns = append(table.Columns, c)
+		}
+	}
+	if err := server.CreateTable(table); err != nil {
+		t.Fatal(err, out.String())
+	}
+	s.Sinks = s.Sinks[1:]
+	var log bytes.Buffer
+	if err := service.RunQuery(t.Context(), s, &log); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := server.Rows("p.d.made")
+	if err != nil || len(rows) != 2 || len(rows[0])+len(rows[1]) != 14+13 || len(table.PrimaryKey) != 3 {
+		t.Fatalf("%v, %v\n%s%s", rows, err, out.String(), log.String())
+	}
+	for _, r := range rows { // of the 14 columns one is empty: a single value has no deviation
+		if r["k"] == "a" && (r["n"] != int64(2) || r["total"] != "1.35") {
+			t.Errorf("%v", r)
+		}
+	}
+	s.Sinks = []string{"stdout:"}
+	if err := service.DDL(&s.Settings, q, &out); err == nil || !strings.Contains(err.Error(), "--ddl: needs a table") {
+		t.Error(err)
+	}
+}

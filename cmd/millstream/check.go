@@ -8,6 +8,7 @@ import (
 
 func checkCommand() *cobra.Command {
 	s := &service.QuerySettings{}
+	var ddl bool
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Try everything a run with these flags needs; print the guarantee and the access it takes",
@@ -17,9 +18,13 @@ func checkCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if ddl {
+				return service.DDL(&s.Settings, q, cmd.OutOrStdout())
+			}
 			return service.Check(cmd.Context(), &s.Settings, q.Pipeline().Plan(), q.Columns(), cmd.OutOrStdout())
 		},
 	}
 	s.Register(cmd.Flags())
+	cmd.Flags().BoolVar(&ddl, "ddl", false, "only print a CREATE TABLE for each sink bigquery://PROJECT/DATASET/TABLE that fits the rows; connect to nothing")
 	return cmd
 }
