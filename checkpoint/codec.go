@@ -25,7 +25,7 @@ const (
 	entrySum     = 8
 )
 
-// Damaged means that an object of the log is not what was written. The partition stops; it is never
+// Damaged means that an object of the log is not what was written, or is gone. The partition stops; it is never
 // started from an older entry, whose successors' output may be visible (A9).
 type Damaged struct {
 	Object  string // full name in the bucket
@@ -33,7 +33,7 @@ type Damaged struct {
 }
 
 func (d *Damaged) Error() string {
-	return fmt.Sprintf("object %s is damaged: %s; restore it from a backup, or start again with `checkpoints reset` or a new --name", d.Object, d.Problem)
+	return fmt.Sprintf("object %s is damaged: %s; restore it, from the bucket's versions or a backup, or start again with `checkpoints reset` or a new --name", d.Object, d.Problem)
 }
 
 // encodeEntry makes the bytes of an entry.

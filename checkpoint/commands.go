@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/millstream/millstream/bucket"
@@ -189,9 +190,12 @@ func (s *Store) resetAll(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		again = false
-		for _, partition := range slices.SortedFunc(maps.Keys(logs), mergerLast) {
-			numbers := logs[partition]
-			newest := numbers[len(numbers)-1]
+		used, err := s.used(ctx, logs)
+		if err != nil {
+			return nil, err
+		}
+		for _, partition := range slices.SortedFunc(maps.Keys(used), mergerLast) {
+			newest := used[partition]
 			if reset[partition] == newest || s.rules.resetSparesMerger && partition == stream.MergerPartition {
 				continue
 			}
@@ -203,6 +207,41 @@ func (s *Store) resetAll(ctx context.Context) ([]string, error) {
 		}
 	}
 	return slices.SortedFunc(maps.Keys(reset), mergerLast), nil
+}
+
+// used is the highest number of each log that anybody has seen (A9): what is damaged by having lost its
+// newest entries must not use their numbers again. A merger's log that is gone has one all the same.
+func (s *Store) used(ctx context.Context, logs map[string][]uint64) (map[string]uint64, error) {
+	var mu sync.Mutex
+	used := make(map[string]uint64, len(logs)+1)
+	if len(logs) > 0 {
+		used[stream.MergerPartition] = 0
+	}
+	more := func(partition string, n uint64) { used[partition] = max(used[partition], n) }
+	return used, each(maps.Keys(logs), func(partition string) error {
+		t, err := (&follower{s: s, partition: partition}).walk(ctx, logs[partition])
+		var damaged *Damaged
+		if err != nil && !errors.As(err, &damaged) {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		more(partition, logs[partition][len(logs[partition])-1])
+		if t.base == nil {
+			return nil
+		}
+		if t.base.Seen != nil {
+			more(stream.MergerPartition, t.base.Seen.Number)
+		}
+		if t.base.Merger != nil {
+			for _, row := range t.base.Merger.Roster {
+				if row.Newest > 0 {
+					more(row.Name, row.Newest)
+				}
+			}
+		}
+		return nil
+	})
 }
 
 func mergerLast(a, b string) int {
@@ -235,16 +274,16 @@ func (s *Store) resetLog(ctx context.Context, m *member, partition string, newes
 		if err != nil {
 			return 0, err
 		}
-		newest = numbers[len(numbers)-1]
+		newest = max(newest, numbers[len(numbers)-1])
 	}
 }
 
-// genesisOf reads the log's genesis from its newest entry, or from the newest that is not damaged: a
+// genesisOf reads the log's genesis from its newest entry, or from the newest that is there and not damaged: a
 // reset is the way out of a damaged log (A9). Without any it is a fresh one, which no name can bear yet.
 func (s *Store) genesisOf(ctx context.Context, partition string, newest uint64) (string, error) {
 	e, err := s.read(ctx, partition, newest)
 	var damaged *Damaged
-	if !errors.As(err, &damaged) {
+	if !errors.As(err, &damaged) && !errors.Is(err, bucket.ErrNotFound) {
 		if err != nil {
 			return "", err
 		}

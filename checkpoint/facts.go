@@ -122,7 +122,7 @@ func (s *Store) lookAtAll(ctx context.Context, beats map[string]*observer) error
 const readsAtOnce = 32
 
 // each calls f for every name, many at once, and returns their errors.
-func each(names iter.Seq[string], f func(string) error) error {
+func each[T any](names iter.Seq[T], f func(T) error) error {
 	var (
 		calls  sync.WaitGroup
 		mu     sync.Mutex

@@ -30,6 +30,7 @@ type follower struct {
 	known    bool      // the log has been listed
 	owned    int       // claims of this process: what they append is observed
 	hinted   uint64    // a heartbeat tells of this entry
+	doubted  *uint64   // the newest entry's number when the log seemed to end too early, see whole
 	readAt   time.Time
 	listedAt time.Time
 	listWait time.Duration

@@ -445,6 +445,9 @@ func (r *run) tryClaim(ctx context.Context, m *member, f *follower, row stream.R
 	if !m.check() {
 		return nil, 0, errNotNow
 	}
+	if err := r.s.whole(ctx, f, row); err != nil {
+		return nil, 0, err
+	}
 	c, err := r.s.claim(ctx, m, f)
 	if err != nil {
 		return nil, 0, err

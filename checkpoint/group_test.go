@@ -120,18 +120,34 @@ func (w *worker) merge(ctx context.Context, a *stream.Assignment) error {
 	for {
 		news := a.Log.Changed()
 		ended := true
+		known := &stream.MergerEntry{Frontier: m.Frontier, Target: m.Target}
 		for _, p := range ps {
 			e, err := a.Log.Newest(ctx, p.Name)
 			if err != nil {
 				return err
 			}
 			ended = ended && e != nil && e.Kind == stream.KindEnd
+			row := stream.RosterRow{Partition: p, Start: 7}
+			if e != nil {
+				row.Newest = e.Number
+			}
+			if a.Base != nil && a.Base.Merger != nil {
+				for _, r := range a.Base.Merger.Roster {
+					if r.Name == p.Name {
+						row.Newest = max(row.Newest, r.Newest)
+					}
+				}
+			}
+			known.Roster = append(known.Roster, row)
 		}
 		if ended {
 			return a.Log.Append(ctx, &stream.Entry{Kind: stream.KindEnd, Watermark: stream.EndOfTime, Merger: m})
 		}
 		select {
 		case <-a.Draining:
+			if err := a.Log.Append(ctx, &stream.Entry{Kind: stream.KindCheckpoint, Merger: known}); err != nil {
+				return err
+			}
 			return a.Log.Append(ctx, &stream.Entry{Kind: stream.KindRelease})
 		case <-ctx.Done():
 			return context.Cause(ctx)

@@ -19,6 +19,7 @@ type rules struct {
 	resetSparesMerger bool // A7
 	oldRoster         bool // A7: a claimant does not look at the roster again
 	noPlan            bool // A8
+	trustLogs         bool // A9: a log is taken for whole, whatever others have seen of it
 	skipDamaged       bool // A9: a damaged entry counts as absent
 	noStoreCheck      bool // A10
 	blindFollower     bool // A11: never lists at a gap

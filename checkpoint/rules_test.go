@@ -43,6 +43,9 @@ func TestRules(t *testing.T) {
 		{"A7", "a claim that raced a reset is not served by the old roster", rules{oldRoster: true}, testResetRace},
 		{"A8", "another plan is refused", rules{noPlan: true}, testPlan},
 		{"A9", "a damaged entry stops the partition", rules{skipDamaged: true}, testDamaged},
+		{"A9", "a merger's log without its newest entries is not taken for whole", rules{trustLogs: true}, testCutOff(false)},
+		{"A9", "a merger's log that is gone is not taken for a new one", rules{trustLogs: true}, testCutOff(true)},
+		{"A9", "a partition's log without its newest entries is not taken for whole", rules{trustLogs: true}, testLaneCutOff},
 		{"A10", "a store with two winners is refused", rules{noStoreCheck: true}, testStoreCheck},
 		{"A11", "a follower that was left behind lists", rules{blindFollower: true}, testLeftBehind},
 		{"A12", "objects of older claims that nothing names go", rules{noGarbage: true}, testOrphans},
@@ -564,6 +567,82 @@ func testDamaged(t *testing.T, r rules) error {
 	}
 	if _, err := again.store.Ledger(t.Context()); err == nil || !strings.Contains(err.Error(), name) {
 		return fmt.Errorf("the damaged object is not named: %w", err)
+	}
+	return nil
+}
+
+// testCutOff takes entries of the merger's log away that a partition has seen, or all.
+func testCutOff(all bool) func(*testing.T, rules) error {
+	return func(t *testing.T, r rules) error {
+		b := bucket.Memory()
+		w := runFor(t, open(t, config(b)), 10*time.Second, "a", "b")
+		seen := w.store.follow("a").state().base.Seen
+		if seen == nil || seen.Number < 2 {
+			t.Fatalf("seen is %+v", seen)
+		}
+		first := seen.Number
+		if all {
+			first = 1
+		}
+		cutLog(t, b, stream.MergerPartition, first)
+		again := runFor(t, open(t, with(b, r)), time.Minute, "a", "b")
+		if as := again.claimed(stream.MergerPartition); len(as) != 0 {
+			return fmt.Errorf("the merger started from %+v", as[0].Base)
+		}
+		return resets(t, b, w.store, stream.MergerPartition, seen.Number)
+	}
+}
+
+// testLaneCutOff takes entries of a partition's log away that the roster vouches for.
+func testLaneCutOff(t *testing.T, r rules) error {
+	b := bucket.Memory()
+	w := runFor(t, open(t, config(b)), 10*time.Second, "a", "b")
+	known := w.store.merged().Roster[0].Newest
+	if known < 2 {
+		t.Fatalf("%+v", w.store.merged().Roster)
+	}
+	cutLog(t, b, "a", known)
+	again := runFor(t, open(t, with(b, r)), time.Minute, "a", "b")
+	if as := again.claimed("a"); len(as) != 0 {
+		return fmt.Errorf("a started from %+v", as[0].Base)
+	}
+	if len(again.claimed("b")) == 0 {
+		t.Fatal("the other partition stands still too")
+	}
+	return resets(t, b, w.store, "a", known)
+}
+
+// cutLog deletes a log's entries from a number on.
+func cutLog(t *testing.T, b bucket.Bucket, partition string, from uint64) {
+	t.Helper()
+	names, err := b.List(t.Context(), "p/"+logDir(partition))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if n, ok := number(strings.TrimPrefix(name, "p/"+logDir(partition))); ok && n >= from {
+			if err := b.Delete(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// resets wants a reset to work, and to use no number again that somebody has seen.
+func resets(t *testing.T, b bucket.Bucket, s *Store, partition string, seen uint64) error {
+	t.Helper()
+	if _, err := open(t, config(b)).Reset(t.Context()); err != nil {
+		return err
+	}
+	numbers, err := s.list(t.Context(), partition)
+	if err != nil || len(numbers) == 0 || numbers[len(numbers)-1] <= seen {
+		return fmt.Errorf("after a reset the log of %s has %d, %w", partition, numbers, err)
+	}
+	w := runFor(t, open(t, config(b)), 10*time.Second, "a", "b")
+	for _, p := range []string{"a", "b", stream.MergerPartition} {
+		if len(w.claimed(p)) == 0 {
+			return fmt.Errorf("after a reset nobody claims %s", p)
+		}
 	}
 	return nil
 }

@@ -53,7 +53,14 @@ type Entry struct {
 	LastWatermark Instant     `json:"last_watermark"`     // end: the last watermark before it became +∞
 	Lost          bool        `json:"lost,omitempty"`     // end: gone from the source before it was read
 
+	Seen   *Mark        `json:"seen,omitempty"` // of lanes: the newest entry of the merger's log that the owner knew (A9)
 	Merger *MergerEntry `json:"merger,omitempty"`
+}
+
+// Mark names an entry of another log.
+type Mark struct {
+	Number  uint64 `json:"number"`
+	Genesis string `json:"genesis"`
 }
 
 // Restorable reports whether a claim can resume from the entry.
@@ -111,6 +118,8 @@ type RosterRow struct {
 	// says otherwise. Done means that it had ended before the import, and has no log.
 	From Position `json:"from,omitzero"`
 	Done bool     `json:"done,omitempty"`
+	// Newest is the newest entry of its log from which the merger knew it: the log cannot end before (A9).
+	Newest uint64 `json:"newest,omitempty"`
 }
 
 // Blob is a run of bytes that an entry holds or names.

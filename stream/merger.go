@@ -268,6 +268,7 @@ func (m *merger[E, R]) save(ctx context.Context, frontier, target Instant, ended
 	if m.p.rules.frontierBehind {
 		saved = m.roster.frontier
 	}
+	m.roster.vouch(m.newest)
 	e.Merger = &MergerEntry{Frontier: saved, Target: target, Roster: slices.Clone(m.roster.rows), Tip: m.tip,
 		HeldBy: m.heldBy, HeldSince: m.heldSince, LatePartials: m.late, Imported: m.roster.imported}
 	if err := m.c.publish(ctx, e); err != nil {

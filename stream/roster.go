@@ -241,3 +241,12 @@ func (r *roster) target(newest func(string) *Entry, clock Instant) Instant {
 	}
 	return max(largest, clock)
 }
+
+// vouch notes how far each partition's log has come.
+func (r *roster) vouch(newest map[string]*Entry) {
+	for i := range r.rows {
+		if e := newest[r.rows[i].Name]; e != nil {
+			r.rows[i].Newest = max(r.rows[i].Newest, e.Number)
+		}
+	}
+}
