@@ -37,7 +37,8 @@ type decoded struct {
 // layout is how a connection encodes the rows of a table.
 type layout struct {
 	message protoreflect.MessageDescriptor
-	changes bool // it has a field for the kind of change
+	changes bool                                                              // it has a field for the kind of change
+	columns map[protoreflect.FullName]map[string]protoreflect.FieldDescriptor // of each message, by the column's name in lower case
 }
 
 // newLayout reads the descriptor that came with a connection's first rows.
@@ -54,7 +55,25 @@ func newLayout(schema *pb.ProtoSchema, t *table) (*layout, error) {
 	}
 	l := &layout{message: file.Messages().Get(0)}
 	l.changes = l.message.Fields().ByName(changeType) != nil
+	l.columns = make(map[protoreflect.FullName]map[string]protoreflect.FieldDescriptor)
+	l.index(l.message)
 	return l, nil
+}
+
+// index remembers which field is which column.
+func (l *layout) index(m protoreflect.MessageDescriptor) {
+	if l.columns[m.FullName()] != nil {
+		return
+	}
+	by := make(map[string]protoreflect.FieldDescriptor, m.Fields().Len())
+	l.columns[m.FullName()] = by
+	for i := range m.Fields().Len() {
+		f := m.Fields().Get(i)
+		by[strings.ToLower(columnName(f))] = f
+		if f.Message() != nil {
+			l.index(f.Message())
+		}
+	}
 }
 
 // extra returns a field that the table has no column for.
@@ -109,7 +128,7 @@ func (l *layout) decode(data []byte, t *table) (decoded, error) {
 		}
 	}
 	var err error
-	d.row, err = structOf(m, columns, "")
+	d.row, err = l.structOf(m, columns, "")
 	return d, err
 }
 
@@ -135,20 +154,15 @@ func changeOf(m protoreflect.Message) (kind string, sequence [4]uint64, err erro
 	return kind, sequence, nil
 }
 
-func structOf(m protoreflect.Message, columns []Column, within string) (Row, error) {
+func (l *layout) structOf(m protoreflect.Message, columns []Column, within string) (Row, error) {
 	if len(m.GetUnknown()) > 0 {
 		return nil, fmt.Errorf("%s has a field that its descriptor does not know", strings.TrimSuffix("the row "+within, "."))
 	}
 	row := make(Row, len(columns))
-	fields := m.Descriptor().Fields()
+	fields := l.columns[m.Descriptor().FullName()]
 	for i := range columns {
 		c := &columns[i]
-		var f protoreflect.FieldDescriptor
-		for j := range fields.Len() {
-			if strings.EqualFold(columnName(fields.Get(j)), c.Name) {
-				f = fields.Get(j)
-			}
-		}
+		f := fields[strings.ToLower(c.Name)]
 		if f == nil || !m.Has(f) {
 			if c.Mode == "REQUIRED" {
 				return nil, fmt.Errorf("required field %s%s is missing", within, c.Name)
@@ -160,7 +174,7 @@ func structOf(m protoreflect.Message, columns []Column, within string) (Row, err
 			return nil, fmt.Errorf("field %s%s is %s in the table, and the other way in the row", within, c.Name, c.Mode)
 		}
 		if !f.IsList() {
-			value, err := valueOf(f, v, c, within)
+			value, err := l.valueOf(f, v, c, within)
 			if err != nil {
 				return nil, fmt.Errorf("field %s%s: %w", within, c.Name, err)
 			}
@@ -169,7 +183,7 @@ func structOf(m protoreflect.Message, columns []Column, within string) (Row, err
 		}
 		list := make([]any, v.List().Len())
 		for j := range list {
-			value, err := valueOf(f, v.List().Get(j), c, within)
+			value, err := l.valueOf(f, v.List().Get(j), c, within)
 			if err != nil {
 				return nil, fmt.Errorf("field %s%s[%d]: %w", within, c.Name, j, err)
 			}
@@ -181,10 +195,10 @@ func structOf(m protoreflect.Message, columns []Column, within string) (Row, err
 }
 
 // valueOf converts a field by https://cloud.google.com/bigquery/docs/supported-data-types.
-func valueOf(f protoreflect.FieldDescriptor, v protoreflect.Value, c *Column, within string) (any, error) {
+func (l *layout) valueOf(f protoreflect.FieldDescriptor, v protoreflect.Value, c *Column, within string) (any, error) {
 	if m := f.Message(); m != nil {
 		if c.Type == "STRUCT" {
-			return structOf(v.Message(), c.Fields, within+c.Name+".")
+			return l.structOf(v.Message(), c.Fields, within+c.Name+".")
 		}
 		inner := m.Fields().ByName("value") // a wrapper
 		if inner == nil || m.Fields().Len() != 1 {

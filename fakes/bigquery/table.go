@@ -6,6 +6,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	pb "cloud.google.com/go/bigquery/storage/apiv1/storagepb"
@@ -255,7 +256,14 @@ func (t *table) apply(rows []decoded) {
 func (t *table) keyOf(r Row) string {
 	var b bytes.Buffer
 	for _, name := range t.PrimaryKey {
-		fmt.Fprintf(&b, "%T %#v\n", r[column(t.Columns, name).Name], r[column(t.Columns, name).Name])
+		switch v := r[column(t.Columns, name).Name].(type) {
+		case string:
+			b.WriteString(strconv.Itoa(len(v)))
+			b.WriteByte(' ')
+			b.WriteString(v)
+		default:
+			fmt.Fprintf(&b, "%T %#v\n", v, v)
+		}
 	}
 	return b.String()
 }

@@ -162,11 +162,13 @@ func destination(t *testing.T, table fake.Table, r rules) *sinktest.Destination 
 
 // The suite holds for rows that are appended.
 func TestSuiteAppend(t *testing.T) {
+	t.Parallel()
 	sinktest.Run(t, func(t *testing.T) *sinktest.Destination { return destination(t, suiteTable, rules{}) })
 }
 
 // And for rows that are upserted: each is its own key.
 func TestSuiteUpsert(t *testing.T) {
+	t.Parallel()
 	keyed := suiteTable
 	keyed.PrimaryKey = []string{"row"}
 	sinktest.Run(t, func(t *testing.T) *sinktest.Destination {

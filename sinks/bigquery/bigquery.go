@@ -129,6 +129,7 @@ type table struct {
 	unknown  Unknown
 	deadline time.Duration
 	logger   *slog.Logger
+	full     int // bytes of rows from which on a request takes no more
 	pause    func(ctx context.Context, attempt int) error
 
 	requests, bytes, flushes, streams, ambiguous, rejected atomic.Int64
@@ -183,7 +184,7 @@ func newSink(ctx context.Context, o Options, service backend) (Sink, error) {
 }
 
 func newTable(o Options, service backend) (*table, error) {
-	t := &table{service: service, unknown: o.Unknown, deadline: o.Deadline, logger: o.Logger}
+	t := &table{service: service, full: packRequest, unknown: o.Unknown, deadline: o.Deadline, logger: o.Logger}
 	t.shown = o.Project + "." + o.Dataset + "." + o.Table
 	t.name = "projects/" + o.Project + "/datasets/" + o.Dataset + "/tables/" + o.Table
 	switch {
@@ -332,7 +333,7 @@ func (t *table) freeze(ctx context.Context, n int, encode func(p *plan, i int) (
 			f.refused = append(f.refused, stream.RejectedRow{Index: i, Reason: fmt.Sprintf("table %s: %v", t.shown, err)})
 			continue
 		}
-		if each := len(data) + 6; len(f.batches) == 0 || size+each > min(packRequest, p.maxRow) {
+		if each := len(data) + 6; len(f.batches) == 0 || size+each > min(t.full, p.maxRow) {
 			f.batches, size = append(f.batches, batch{}), each
 		} else {
 			size += each
