@@ -264,7 +264,7 @@ func (p *plain) leave(ctx context.Context, wait bool) error {
 func (p *plain) message(r *stream.Record) sent {
 	var m *message.Message
 	var err error
-	if p.sub.cfg.Unmarshal != nil && r.Oversize == 0 {
+	if p.sub.cfg.Unmarshal != nil && r.Refused == nil {
 		m, err = p.sub.cfg.Unmarshal(p.a.Partition, r)
 	}
 	position := r.Position.String()
@@ -279,8 +279,10 @@ func (p *plain) message(r *stream.Record) sent {
 	if r.Arrived != 0 {
 		m.Metadata.Set(MetadataArrived, r.Arrived.String())
 	}
-	if r.Oversize > 0 {
-		m.Metadata.Set(MetadataOversize, strconv.FormatInt(r.Oversize, 10))
+	if r.Refused != nil && r.Refused.Length > 0 {
+		m.Metadata.Set(MetadataOversize, strconv.FormatInt(r.Refused.Length, 10))
+	} else if r.Refused != nil {
+		m.Metadata.Set(MetadataError, r.Refused.Detail)
 	}
 	if err != nil {
 		m.Metadata.Set(MetadataError, err.Error())

@@ -38,9 +38,29 @@ type Record struct {
 	// ID tells this record from every other of a source that may deliver it again (Redelivering); 0
 	// for sources that do not.
 	ID uint64
-	// Oversize is the record's length when it was beyond the source's limit. Data then holds only
-	// its first 64 KiB, and the record goes to the dead letter without being decoded.
-	Oversize int64
+	// Refused is set when the source itself found that the record cannot be used: it goes to the dead
+	// letter without being decoded.
+	Refused *Refusal
+}
+
+// Refusal says why a source refuses a record.
+type Refusal struct {
+	Reason string // of the dead letter
+	Detail string // its error
+	Length int64  // of the record, when Data holds only its beginning
+}
+
+// TooLarge refuses a record of so many bytes, which are more than the source's limit. Data holds the first
+// 64 KiB.
+func TooLarge(length int64) *Refusal {
+	return &Refusal{Reason: ReasonOversize, Detail: fmt.Sprintf("record of %d bytes", length), Length: length}
+}
+
+// Placer is a Source whose positions say little to people, such as whole lists of names.
+type Placer interface {
+	Source
+	// Place words the position of a record, for dead letters and listings.
+	Place(Position) string
 }
 
 // ReaderState says why a reader has nothing more at the moment. Only a reader that has caught up

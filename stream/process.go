@@ -139,8 +139,8 @@ func (l *lane[E, R]) decodeFrom(b *Batch, i, kept int) (next, total int) {
 	events, index := l.events[:cap(l.events)], l.index[:cap(l.index)]
 	for ; next < len(b.Records); next++ {
 		r := &b.Records[next]
-		if r.Oversize > 0 {
-			l.bury(r, nil, ReasonOversize, "decode", fmt.Errorf("record of %d bytes", r.Oversize))
+		if r.Refused != nil {
+			l.bury(r, nil, r.Refused.Reason, "decode", errors.New(r.Refused.Detail))
 			continue
 		}
 		e := &events[total]
@@ -199,7 +199,13 @@ func (l *lane[E, R]) late(r *Record, e *Event[E]) {
 }
 
 func (l *lane[E, R]) letter(r *Record, e *Event[E], reason, stage string, err error) {
-	d := DeadLetter{Reason: reason, Stage: stage, Position: r.Position.String(), Length: r.Oversize, Raw: r.Data}
+	d := DeadLetter{Reason: reason, Stage: stage, Position: r.Position.String(), Raw: r.Data}
+	if p, ok := l.a.Source.(Placer); ok {
+		d.Position = p.Place(r.Position)
+	}
+	if r.Refused != nil {
+		d.Length = r.Refused.Length
+	}
 	if err != nil {
 		d.Error = err.Error()
 	}

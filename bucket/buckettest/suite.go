@@ -169,7 +169,9 @@ func sizes(ctx context.Context, b bucket.Bucket, prefix string) error {
 		if err := b.Create(ctx, name, data); err != nil {
 			return fmt.Errorf("%d bytes: %w", size, err)
 		}
-		if err := b.Create(ctx, name, pattern(size, 1)); !errors.Is(err, bucket.ErrExists) {
+		// A server may refuse and hang up before it has read several MB, which looks like any lost connection.
+		err := b.Create(ctx, name, pattern(size, 1))
+		if err == nil || size <= 1<<20 && !errors.Is(err, bucket.ErrExists) {
 			return fmt.Errorf("%d bytes: Create of a taken name returned %v, want ErrExists", size, err)
 		}
 		if err := holds(ctx, b, name, data); err != nil {

@@ -95,7 +95,7 @@ func (m *Memory) Append(topic, partition string, data ...[]byte) {
 
 // AppendOversize adds a record that is too large, of which only the head is there.
 func (m *Memory) AppendOversize(topic, partition string, head []byte, size int64) {
-	m.with(topic, partition, func(p *part) { p.add(stream.Record{Data: head, Oversize: size}) })
+	m.with(topic, partition, func(p *part) { p.add(stream.Record{Data: head, Refused: stream.TooLarge(size)}) })
 }
 
 func (p *part) add(r stream.Record) {

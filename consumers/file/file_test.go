@@ -62,8 +62,8 @@ func show(records []stream.Record) string {
 	var b strings.Builder
 	for _, r := range records {
 		text := string(r.Data)
-		if r.Oversize > 0 {
-			text = fmt.Sprintf("%.4s…/%d", text, r.Oversize)
+		if r.Refused != nil {
+			text = fmt.Sprintf("%.4s…/%d", text, r.Refused.Length)
 		}
 		fmt.Fprintf(&b, "%s@%d ", text, r.Position.Number)
 	}
@@ -167,8 +167,8 @@ func TestRecordLimits(t *testing.T) {
 	f.Close()
 	r := open(t, Options{Path: path, UntilEnd: true}, "f", 0)
 	records, _ := all(t, r)
-	if len(records) != 4 || len(records[0].Data) != MaxRecord || records[0].Oversize != 0 || string(records[1].Data) != "short" ||
-		records[2].Oversize != huge<<20 || !bytes.Equal(records[2].Data, chunk[:OversizeKept]) || string(records[3].Data) != "after" {
+	if len(records) != 4 || len(records[0].Data) != MaxRecord || records[0].Refused != nil || string(records[1].Data) != "short" ||
+		records[2].Refused == nil || records[2].Refused.Length != huge<<20 || !bytes.Equal(records[2].Data, chunk[:OversizeKept]) || string(records[3].Data) != "after" {
 		t.Fatalf("got %d records", len(records))
 	}
 	if most := cap(r.(*lines).buf); most > bufferSize {
@@ -525,7 +525,7 @@ func FuzzLines(f *testing.F) {
 			rec := records[i]
 			i++
 			whole := len(line) <= int(limit)
-			if rec.Position.Number != int64(at) || whole != (rec.Oversize == 0) || !bytes.Equal(rec.Data, line) || !whole && rec.Oversize != int64(len(line)) {
+			if rec.Position.Number != int64(at) || whole != (rec.Refused == nil) || !bytes.Equal(rec.Data, line) || !whole && rec.Refused.Length != int64(len(line)) {
 				t.Fatalf("record %q %+v, want %q at %d", rec.Data, rec, line, at)
 			}
 		}

@@ -159,7 +159,7 @@ func (l *lines) cut(allowed int) []stream.Record {
 func (l *lines) record(line []byte) stream.Record {
 	r := stream.Record{Data: line, Position: stream.Position{Number: l.at}}
 	if len(line) > l.limit {
-		r.Data, r.Oversize = bytes.Clone(line[:min(len(line), OversizeKept)]), int64(len(line))
+		r.Data, r.Refused = bytes.Clone(line[:min(len(line), OversizeKept)]), stream.TooLarge(int64(len(line)))
 	}
 	return r
 }
@@ -170,7 +170,7 @@ func (l *lines) oversize(rest []byte) stream.Record {
 	if len(rest) > 0 && rest[len(rest)-1] == '\r' || len(rest) == 0 && l.cr {
 		length--
 	}
-	r := stream.Record{Data: l.head[:min(int64(len(l.head)), length)], Position: stream.Position{Number: l.at}, Oversize: length}
+	r := stream.Record{Data: l.head[:min(int64(len(l.head)), length)], Position: stream.Position{Number: l.at}, Refused: stream.TooLarge(length)}
 	l.skip, l.head, l.cr = 0, nil, false
 	return r
 }
