@@ -66,6 +66,14 @@ func (s *Settings) fits(raw string, sink stream.Sink) error {
 	return nil
 }
 
+// tableWritable asks whether rows may be written into a sink that is a table.
+func tableWritable(ctx context.Context, sink stream.Sink) error {
+	if table, ok := sink.(bigquerysink.Sink); ok {
+		return table.Writable(ctx)
+	}
+	return nil
+}
+
 // tableGuarantee words what a table of BigQuery shows.
 func tableGuarantee(sink stream.Sink, within string) string {
 	if table, ok := sink.(bigquerysink.Sink); ok && table.Mode() == bigquerysink.Upsert {

@@ -174,6 +174,11 @@ func TestBigQueryCheck(t *testing.T) {
 	s := settings(t, "--source", t.TempDir(), "--checkpoint", t.TempDir())
 	s.Sinks = []string{"bigquery://p/d/totals?endpoint=" + server.Address(), "bigquery://p/d/events?endpoint=" + server.Address()}
 	var out bytes.Buffer
+	server.Inject(bigquery.Fault{Operation: "CreateWriteStream", Code: codes.PermissionDenied})
+	if err := service.Check(t.Context(), &s.Settings, stream.Plan{}, nil, &out); err == nil || !strings.Contains(err.Error(), "access denied: writing needs the role BigQuery Data Editor") {
+		t.Error(err)
+	}
+	out.Reset()
 	if err := service.Check(t.Context(), &s.Settings, stream.Plan{}, nil, &out); err != nil {
 		t.Fatal(err)
 	}

@@ -52,11 +52,17 @@ func Check(ctx context.Context, s *Settings, plan stream.Plan, columns []string,
 		if err := checkSink(ctx, "--sink", raw); err != nil {
 			return err
 		}
+		if err := tableWritable(ctx, w.sinks[i]); err != nil {
+			return unusable("--sink", err, "%v")
+		}
 		line("sink", "%s: %s", strings.TrimSuffix(raw, ":"), s.guarantee(raw, w.sinks[i]))
 	}
 	if dead := s.deadLetter(); dead != "" {
 		if err := checkSink(ctx, "--dead-letter", dead); err != nil {
 			return err
+		}
+		if err := tableWritable(ctx, w.letters.Sink); err != nil {
+			return unusable("--dead-letter", err, "%v")
 		}
 	}
 	line("dead letter", "%s", w.letters.where)

@@ -105,6 +105,8 @@ type Sink interface {
 	Mode() Mode
 	// Fits says why rows with these columns could not all be written, nil if they can.
 	Fits(columns []string) error
+	// Writable asks the service whether rows may be written, and writes none.
+	Writable(ctx context.Context) error
 	// Counters returns what has been met so far.
 	Counters() Counters
 	// Close ends the connections. Nothing that was staged is lost by it.
@@ -177,7 +179,10 @@ func newSink(ctx context.Context, o Options, service backend) (Sink, error) {
 		return nil, fmt.Errorf("bigquery: table %s has no primary key, which upsert needs: ALTER TABLE … ADD PRIMARY KEY (…) NOT ENFORCED, or append", t.shown)
 	case o.Write == Upsert, o.Write == "" && windowed:
 		t.changes = true
-		t.stale()
+		t.stale() // rows are encoded as changes
+		if _, err := t.plan(ctx); err != nil {
+			return nil, err
+		}
 		return &Upserter{t}, nil
 	}
 	return newStager(t), nil
@@ -276,8 +281,11 @@ func (t *table) Fits(columns []string) error {
 		return nil
 	}
 	for _, name := range columns {
-		if find(p.columns, name) == nil && t.unknown != Ignore {
+		switch c := find(p.columns, name); {
+		case c == nil && t.unknown != Ignore:
 			return fmt.Errorf("bigquery: table %s has no column %s: add it, or leave it out of the rows with unknown=ignore", t.shown, name)
+		case c != nil && wireTypes[c.kind] == 0:
+			return fmt.Errorf("bigquery: table %s: column %s is %s: %w", t.shown, name, c.kind, errUnwritable)
 		}
 	}
 	for _, c := range p.columns {
@@ -286,6 +294,30 @@ func (t *table) Fits(columns []string) error {
 		}
 	}
 	return nil
+}
+
+// Writable makes a stream that stays empty: only who may write rows may do that.
+func (t *table) Writable(ctx context.Context) error {
+	if _, err := t.create(ctx); err != nil {
+		return fmt.Errorf("bigquery: table %s: %w", t.shown, err)
+	}
+	return nil
+}
+
+// create makes a buffered stream.
+func (t *table) create(ctx context.Context) (string, error) {
+	for n := 1; ; n++ {
+		bounded, cancel := context.WithTimeout(ctx, t.deadline)
+		name, err := t.service.create(bounded, t.name)
+		cancel()
+		if err == nil {
+			t.streams.Add(1)
+			return name, nil
+		}
+		if err := t.again(ctx, n, err); err != nil { // a stream that was made all the same stays empty
+			return "", err
+		}
+	}
 }
 
 // Counters returns what has been met so far.

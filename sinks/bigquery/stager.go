@@ -202,21 +202,6 @@ func (s *Stager) stage(ctx context.Context, l *lane, f *frozen) (token, error) {
 	return made, nil
 }
 
-func (s *Stager) create(ctx context.Context) (string, error) {
-	for n := 1; ; n++ {
-		bounded, cancel := context.WithTimeout(ctx, s.deadline)
-		name, err := s.service.create(bounded, s.name)
-		cancel()
-		if err == nil {
-			s.streams.Add(1)
-			return name, nil
-		}
-		if err := s.again(ctx, n, err); err != nil { // a stream that was made all the same stays empty
-			return "", err
-		}
-	}
-}
-
 // appendBatch appends one batch at the stream's next offset: the same bytes until they are there.
 func (s *Stager) appendBatch(ctx context.Context, l *lane, f *frozen, b *batch) error {
 	asked := false // these very bytes may be there

@@ -62,6 +62,9 @@ func TestUpsert(t *testing.T) {
 			t.Error(got)
 		}
 	}
+	if err := u.Fits([]string{"row", "more"}); err == nil || u.Fits([]string{"ROW", "n"}) != nil {
+		t.Error(err)
+	}
 	if got := streams(t, server); len(got) != 0 {
 		t.Error("streams were made:", got)
 	}
