@@ -176,10 +176,22 @@ func (s *Settings) access() []string {
 				lines = append(lines, "pubsub.topics.publish on topic "+l.rest+" (role Pub/Sub Publisher)")
 			}
 		case "s3":
+			if read {
+				lines = append(lines, "s3:GetObject on "+l.rest+"/*, s3:ListBucket on "+name)
+				break
+			}
 			lines = append(lines, "s3:PutObject, s3:GetObject, s3:DeleteObject on "+l.rest+"/*, s3:ListBucket on "+name)
 		case "gs":
+			if read {
+				lines = append(lines, "storage.objects.get, list on "+l.rest)
+				break
+			}
 			lines = append(lines, "storage.objects.create, get, list, delete on "+l.rest)
 		case "azblob":
+			if read {
+				lines = append(lines, "Storage Blob Data Reader on container "+name)
+				break
+			}
 			lines = append(lines, "Storage Blob Data Contributor on container "+name)
 		case "file":
 			if read {

@@ -95,7 +95,7 @@ func passing(err error) bool {
 // Register adds the flags of s to a flag set, with their defaults.
 func (s *Settings) Register(f *pflag.FlagSet) {
 	s.flags = f
-	f.StringVar(&s.Source, "source", "", "where records come from: PATH, file:///DIR?rate=N, stdin:, kinesis://STREAM-OR-ARN?region=&endpoint=&start=&consumer=&client=, eventhubs://NAMESPACE/HUB?consumer-group=&start=&endpoint=")
+	f.StringVar(&s.Source, "source", "", "where records come from: PATH, file:///DIR?rate=N, s3://BUCKET/PREFIX, gs://, azblob:// or a folder with ?format=ndjson|json|csv|auto&compression=auto&watch=30s&lanes=8, stdin:, kinesis://STREAM-OR-ARN?region=&endpoint=&start=&consumer=&client=, eventhubs://NAMESPACE/HUB?consumer-group=&start=&endpoint=")
 	f.StringArrayVar(&s.Sinks, "sink", nil, "where rows go (repeatable): PATH, file:///DIR, s3://, gs://, azblob:// (with ?format=ndjson|csv|parquet&compression=&path=&schema=&roll=&roll-size=), stdout:, firehose://STREAM?region=&pack=, bigquery://PROJECT/DATASET/TABLE?write=&unknown=&endpoint=, kinesis://STREAM?region=&aggregate=&partition-key=, pubsub://PROJECT/TOPIC?endpoint=&ordering=, eventhubs://NAMESPACE/HUB?endpoint=")
 	f.StringVar(&s.DeadLetter, "dead-letter", "", "where unusable records go, as --sink (default: dead-letter/ in the pipeline's folder)")
 	f.StringVar(&s.Checkpoint, "checkpoint", "./millstream-state", "where state lives: PATH, file:///DIR, s3://, gs://, azblob://, mem:")

@@ -91,7 +91,7 @@ func (l location) keyed(s stream.Sink) stream.Sink {
 }
 
 var schemes = map[string][]string{
-	"--source":      {"file", "stdin", "kinesis", "pubsub", "eventhubs"},
+	"--source":      {"file", "stdin", "kinesis", "pubsub", "eventhubs", "s3", "gs", "azblob"},
 	"--sink":        {"file", "stdout", "firehose", "bigquery", "kinesis", "pubsub", "eventhubs", "s3", "gs", "azblob"},
 	"--dead-letter": {"file", "stdout", "firehose", "bigquery", "kinesis", "pubsub", "eventhubs", "s3", "gs", "azblob"},
 }
@@ -120,6 +120,9 @@ func openSource(ctx context.Context, s *Settings, logger *slog.Logger) (openedSo
 	l, err := parseLocation("--source", s.Source)
 	if err != nil {
 		return openedSource{}, err
+	}
+	if l.readsObjects() {
+		return openObjects(ctx, l, s, logger)
 	}
 	switch l.scheme {
 	case "file", "stdin":
