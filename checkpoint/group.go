@@ -475,8 +475,12 @@ func (r *run) serveClaim(t *tenant, m *member, f *follower, c *claimed, row stre
 	lose := func(err error) { lostOnce.Do(func() { a.Fail(err); close(lost) }) }
 	drain := func() { drainOnce.Do(func() { close(draining) }) }
 	keep := newRetention(r.s, row.Name, c)
-	a.Log = &log{run: r, s: r.s, member: m, follower: f, retention: keep, partition: row.Name, claim: c.entry.Number,
+	l := &log{run: r, s: r.s, member: m, follower: f, retention: keep, partition: row.Name, claim: c.entry.Number,
 		genesis: c.entry.Genesis, lose: lose, busy: make(chan struct{}, 1), next: c.entry.Number + 1, last: time.Now()}
+	if c.base != nil {
+		l.seen = c.base.Seen
+	}
+	a.Log = l
 	if !m.add(a, lose) {
 		return stream.ErrLeaseLost
 	}

@@ -28,6 +28,7 @@ type log struct {
 	lose      func(error) // ends the assignment
 
 	busy chan struct{} // held by Append
+	seen *stream.Mark  // of the merger's log; Append's
 
 	mu   sync.Mutex
 	next uint64
@@ -63,9 +64,7 @@ func (l *log) Append(ctx context.Context, e *stream.Entry) error {
 	e.Number, e.Elapsed = l.next, appended.Sub(l.last)
 	l.mu.Unlock()
 	e.Owner, e.Nonce, e.Genesis, e.Plan, e.Base = l.member.id, nonce(), l.genesis, l.s.plan, 0
-	if m := l.s.follow(stream.MergerPartition).state().newest; m != nil && l.partition != stream.MergerPartition {
-		e.Seen = &stream.Mark{Number: m.Number, Genesis: m.Genesis}
-	}
+	l.witness(e)
 	if err := l.s.offer(ctx, l.partition, e); err != nil {
 		if l.s.rules.skipNumber && ctx.Err() == nil {
 			l.mu.Lock()

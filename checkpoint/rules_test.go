@@ -45,6 +45,7 @@ func TestRules(t *testing.T) {
 		{"A9", "a damaged entry stops the partition", rules{skipDamaged: true}, testDamaged},
 		{"A9", "a merger's log without its newest entries is not taken for whole", rules{trustLogs: true}, testCutOff(false)},
 		{"A9", "a merger's log that is gone is not taken for a new one", rules{trustLogs: true}, testCutOff(true)},
+		{"A9", "what was seen of a merger's log is not forgotten by partitions that go on", rules{trustLogs: true}, testCutOffUnderLanes},
 		{"A9", "a partition's log without its newest entries is not taken for whole", rules{trustLogs: true}, testLaneCutOff},
 		{"A10", "a store with two winners is refused", rules{noStoreCheck: true}, testStoreCheck},
 		{"A11", "a follower that was left behind lists", rules{blindFollower: true}, testLeftBehind},
@@ -591,6 +592,27 @@ func testCutOff(all bool) func(*testing.T, rules) error {
 		}
 		return resets(t, b, w.store, stream.MergerPartition, seen.Number)
 	}
+}
+
+// testCutOffUnderLanes leaves the merger's log a roster, so that partitions go on reading, and saving, while
+// nobody may claim the merger.
+func testCutOffUnderLanes(t *testing.T, r rules) error {
+	b := bucket.Memory()
+	runFor(t, open(t, config(b)), 10*time.Second, "a", "b")
+	w := runFor(t, open(t, config(b)), 10*time.Second, "a", "b")
+	seen := w.store.follow("a").state().base.Seen.Number
+	if roster := w.store.merged(); roster == nil || seen < 5 {
+		t.Fatalf("seen is %d, the roster %+v", seen, roster)
+	}
+	cutLog(t, b, stream.MergerPartition, seen)
+	again := runFor(t, open(t, with(b, r)), time.Minute, "a", "b")
+	if len(again.claimed("a")) == 0 {
+		t.Fatal("no partition went on: nothing was tried")
+	}
+	if as := again.claimed(stream.MergerPartition); len(as) != 0 {
+		return fmt.Errorf("the merger started from %+v", as[0].Base)
+	}
+	return resets(t, b, w.store, stream.MergerPartition, seen)
 }
 
 // testLaneCutOff takes entries of a partition's log away that the roster vouches for.

@@ -34,6 +34,19 @@ func (s *Store) whole(ctx context.Context, f *follower, row stream.RosterRow) er
 	return err
 }
 
+// witness notes in a lane's entry how far the merger's log has come. It never takes back what an entry
+// before has said: lanes go on while the merger's log is damaged, and would testify that it is whole.
+func (l *log) witness(e *stream.Entry) {
+	if l.partition == stream.MergerPartition {
+		return
+	}
+	m := l.s.follow(stream.MergerPartition).state().newest
+	if m != nil && (l.seen == nil || l.seen.Genesis == m.Genesis && l.seen.Number < m.Number) {
+		l.seen = &stream.Mark{Number: m.Number, Genesis: m.Genesis}
+	}
+	e.Seen = l.seen
+}
+
 // missing compares a log with what others say of it.
 func (s *Store) missing(ctx context.Context, f *follower, row stream.RosterRow) error {
 	t := f.state()
