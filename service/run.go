@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -376,24 +375,6 @@ func ExitCode(err error) int {
 		return 2
 	}
 	return 1
-}
-
-func newLogger(s *Settings, stderr io.Writer) (*slog.Logger, error) {
-	if stderr == nil {
-		stderr = os.Stderr
-	}
-	var h slog.Handler
-	switch s.LogFormat {
-	case "text":
-		h = slog.NewTextHandler(stderr, nil)
-	case "json":
-		h = slog.NewJSONHandler(stderr, nil)
-	default:
-		return nil, settingf("--log-format", "%q: it is text or json%s", s.LogFormat, suggest(s.LogFormat, []string{"text", "json"}))
-	}
-	logger := slog.New(h)
-	slog.SetDefault(logger)
-	return logger, nil
 }
 
 // quiet drops the router's own log: the engine says what matters, once.
