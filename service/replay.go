@@ -109,7 +109,7 @@ func openReplay(ctx context.Context, to string, out io.Writer) (*replayTarget, e
 	topic, endpoint := l.rest, l.params.Get("endpoint")
 	switch l.scheme {
 	case "file", "s3", "gs", "azblob":
-		b, err := openBucket(ctx, "--to", to)
+		b, err := openBucket(ctx, "--to", bucketURL(to))
 		if err != nil {
 			return nil, err
 		}

@@ -61,9 +61,10 @@ func (p *Pipeline[E, R]) Validate() error {
 	}
 	names := make(map[string]bool)
 	for _, s := range p.Sinks {
-		if r, ok := s.(Roller); ok {
+		// What an entry says of a sink goes by its name.
+		if r, ok := s.(interface{ Name() string }); ok {
 			if names[r.Name()] {
-				return fmt.Errorf("pipeline: two sinks are %s, where their files would be taken for each other's: give each a folder of its own", r.Name())
+				return fmt.Errorf("pipeline: two sinks are %s, where their rows would be taken for each other's: give each a place of its own", r.Name())
 			}
 			names[r.Name()] = true
 		}
