@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	gcppubsub "cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
@@ -15,11 +17,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	awsfirehose "github.com/aws/aws-sdk-go-v2/service/firehose"
 	awskinesis "github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/klauspost/compress/gzip"
+	"github.com/parquet-go/parquet-go"
 
 	cloud "github.com/millstream/millstream/cloud/aws"
 	fakefirehose "github.com/millstream/millstream/fakes/firehose"
 	fakekinesis "github.com/millstream/millstream/fakes/kinesis"
 	fakepubsub "github.com/millstream/millstream/fakes/pubsub"
+	sinkbigquery "github.com/millstream/millstream/sinks/bigquery"
 	"github.com/millstream/millstream/sinks/blob"
 	"github.com/millstream/millstream/sinks/firehose"
 	"github.com/millstream/millstream/sinks/kinesis"
@@ -53,8 +58,13 @@ var sinkBeds = []sinkBed{
 	{"firehose pack=5KiB", "GB", 0.029, firehoseSay, firehoseSink(5 << 10), nil},
 	{"firehose pack=off", "GB", 0.029, firehoseSay, firehoseSink(firehose.Off), nil},
 	{"pubsub", "GiB", 40.0 / 1024, pubsubSays, pubsubSink, nil},
-	{"eventhubs", "event", 0.028 / 1e6, "", nil, eventhubsSink},
-	{"s3", "PUT", 0.005 / 1e3, blobSays, blobSink, nil},
+	{"eventhubs", "event", 0, "", nil, eventhubsSink},
+	{"bigquery write=append", "GB", 0, "", nil, bigquerySink(sinkbigquery.Append)},
+	{"bigquery write=upsert", "GB", 0, "", nil, bigquerySink(sinkbigquery.Upsert)},
+	{"s3", "PUT", 0.005 / 1e3, blobSays, blobSink(blob.Options{}), nil},
+	{"s3 compression=gzip", "PUT", 0.005 / 1e3, blobSays, blobSink(blob.Options{Compression: "gzip"}), nil},
+	{"s3 format=parquet", "PUT", 0.005 / 1e3, blobSays, blobSink(blob.Options{Format: "parquet"}), nil},
+	{"s3 roll=1m", "PUT", 0.005 / 1e3, blobSays, blobSink(blob.Options{Roll: time.Minute}), nil},
 }
 
 // awsConfig are a client's settings for a service in this process.
@@ -141,27 +151,56 @@ func pubsubSink(ctx context.Context) (stream.Sink, func() (usage, error), error)
 	}, err
 }
 
-func blobSink(context.Context) (stream.Sink, func() (usage, error), error) {
-	store := newWires(newShelves())
-	sink, err := blob.New(store, "rows/")
-	return sink, func() (usage, error) {
-		var u usage
-		for what, n := range store.counted() {
-			u.calls += n
-			if strings.HasPrefix(what, "PUT") {
-				u.units += float64(n)
-			}
+func blobSink(o blob.Options) func(context.Context) (stream.Sink, func() (usage, error), error) {
+	return func(ctx context.Context) (stream.Sink, func() (usage, error), error) {
+		store := newWires(newShelves())
+		sink, err := blob.Open(store, "rows/", o)
+		return sink, func() (usage, error) { return blobUsage(ctx, store) }, err
+	}
+}
+
+// blobUsage counts requests, and the rows in the files.
+func blobUsage(ctx context.Context, store *wires) (usage, error) {
+	var u usage
+	for what, n := range store.counted() {
+		u.calls += n
+		if strings.HasPrefix(what, "PUT") {
+			u.units += float64(n)
 		}
-		ctx := context.Background()
-		names, err := store.shelves.List(ctx, "rows/")
-		for _, name := range names {
-			data, err := store.shelves.Get(ctx, name)
-			if err != nil {
-				return u, fmt.Errorf("%s: %w", name, err)
-			}
-			u.bytes += int64(len(data))
-			u.rows += int64(bytes.Count(data, []byte("\n")))
+	}
+	names, err := store.shelves.List(ctx, "rows/")
+	for _, name := range names {
+		data, err := store.shelves.Get(ctx, name)
+		if err != nil {
+			return u, fmt.Errorf("%s: %w", name, err)
 		}
-		return u, err
-	}, err
+		u.bytes += int64(len(data))
+		rows, err := rowsIn(name, data)
+		if err != nil {
+			return u, fmt.Errorf("%s: %w", name, err)
+		}
+		u.rows += rows
+	}
+	return u, err
+}
+
+// rowsIn counts the rows of a file.
+func rowsIn(name string, data []byte) (int64, error) {
+	switch {
+	case strings.HasSuffix(name, ".parquet"):
+		f, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)))
+		if err != nil {
+			return 0, err
+		}
+		return f.NumRows(), nil
+	case strings.HasSuffix(name, ".gz"):
+		z, err := gzip.NewReader(bytes.NewReader(data))
+		if err != nil {
+			return 0, err
+		}
+		if data, err = io.ReadAll(z); err != nil {
+			return 0, err
+		}
+	}
+	return int64(bytes.Count(data, []byte("\n"))), nil
 }

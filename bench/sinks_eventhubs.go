@@ -8,11 +8,7 @@ import (
 
 	"github.com/millstream/millstream/fakes/eventhubs"
 	sink "github.com/millstream/millstream/sinks/eventhubs"
-	"github.com/millstream/millstream/stream"
 )
-
-// hubRows is how many rows an event hub gets at most: its server is another process, in real time.
-const hubRows = 100_000
 
 // eventhubsSink delivers rows to an event hub, without the engine, in the parts in which the engine does.
 func eventhubsSink(ctx context.Context, p sinkPlan) (r *sinkResult, err error) {
@@ -35,18 +31,9 @@ func eventhubsSink(ctx context.Context, p sinkPlan) (r *sinkResult, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
-	rows := min(p.Rows, hubRows)
-	for at, number := 0, uint64(1); at < rows; number++ {
-		var part []stream.Row
-		for size := 0; at < rows && size < partSize; at++ {
-			key := strconv.Itoa(at % 997)
-			part = append(part, stream.Row{Key: key, Data: rowOf(p.Size, key, at)})
-			size += p.Size
-		}
-		id := stream.CheckpointID{Pipeline: "sinks", Genesis: "bench", Partition: "p", Number: number}
-		if err := to.Deliver(ctx, id, part); err != nil {
-			return nil, err
-		}
+	rows := min(p.Rows, liveRows)
+	if err := deliverRows(ctx, p, rows, to); err != nil {
+		return nil, err
 	}
 	events, million := 0, 1e6/float64(rows)
 	for i := range partitions {
@@ -66,6 +53,3 @@ func eventhubsSink(ctx context.Context, p sinkPlan) (r *sinkResult, err error) {
 	r.Dollars = r.Units * 0.028 / 1e6
 	return r, nil
 }
-
-// partSize is how much of an entry's output the engine delivers at once.
-const partSize = 4 << 20
