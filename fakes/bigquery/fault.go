@@ -2,15 +2,14 @@ package bigquery
 
 import (
 	"context"
-	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/millstream/millstream/fakes/fault"
 )
 
 // Operations that faults tell apart, beside the gRPC calls by their names: "CreateWriteStream",
@@ -60,75 +59,19 @@ type Fault struct {
 }
 
 // Injection is an armed Fault.
-type Injection struct {
-	fault Fault
-	set   *faults
-	hits  atomic.Int64
-	seen  int           // guarded by set.mu
-	spent chan struct{} // closed when disarmed
-}
+type Injection = fault.Injection
 
-// Hits returns the number of operations the fault has hit.
-func (i *Injection) Hits() int { return int(i.hits.Load()) }
-
-// Done is closed when the fault has hit Times operations (they may still be running) or was stopped.
-func (i *Injection) Done() <-chan struct{} { return i.spent }
-
-// Stop disarms the fault.
-func (i *Injection) Stop() {
-	i.set.mu.Lock()
-	defer i.set.mu.Unlock()
-	i.set.remove(i)
-}
-
-// Inject arms a fault. Faults apply in the order in which they were armed; the first that matches an
-// operation takes it.
+// Inject arms a fault. Faults apply in the order in which they were armed; the first that matches an operation
+// takes it.
 func (s *Server) Inject(f Fault) *Injection {
-	if f.Times == 0 {
-		f.Times = 1
-	}
-	i := &Injection{fault: f, set: &s.faults, spent: make(chan struct{})}
-	s.faults.mu.Lock()
-	defer s.faults.mu.Unlock()
-	s.faults.list = append(s.faults.list, i)
-	return i
+	return s.faults.Inject(f, fault.Times{Skip: f.Skip, Every: f.Every, Most: f.Times})
 }
 
-// faults is the list of armed ones.
-type faults struct {
-	mu   sync.Mutex
-	list []*Injection
-}
-
-// remove disarms i, once. The caller holds mu.
-func (fs *faults) remove(i *Injection) {
-	n := slices.Index(fs.list, i)
-	if n < 0 {
-		return
-	}
-	fs.list = slices.Delete(fs.list, n, n+1)
-	close(i.spent)
-}
-
-// take returns the fault that hits an operation, or an empty one.
-func (fs *faults) take(operation, resource string) Fault {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	for _, i := range fs.list {
-		f := i.fault
-		if f.Operation != "" && f.Operation != operation || !strings.Contains(resource, f.Resource) {
-			continue
-		}
-		i.seen++
-		if i.seen <= f.Skip || f.Every > 1 && (i.seen-f.Skip)%f.Every != 0 {
-			continue
-		}
-		if i.hits.Add(1) == int64(f.Times) {
-			fs.remove(i)
-		}
-		return f
-	}
-	return Fault{}
+// taken returns the fault that hits an operation, or an empty one.
+func (s *Server) taken(operation, resource string) Fault {
+	return s.faults.Take(func(f *Fault) bool {
+		return (f.Operation == "" || f.Operation == operation) && strings.Contains(resource, f.Resource)
+	})
 }
 
 // before waits as the fault says, and returns the error that comes in place of the work.
@@ -173,7 +116,7 @@ func (f *Fault) after(ctx context.Context) error {
 // intercept applies faults to calls that are not streams.
 func (s *Server) intercept(ctx context.Context, in any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	operation := info.FullMethod[strings.LastIndexByte(info.FullMethod, '/')+1:]
-	fault := s.faults.take(operation, subject(in))
+	fault := s.taken(operation, subject(in))
 	if err := fault.before(ctx); err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ import (
 // rest answers the calls that make and describe data sets and tables.
 func (s *Server) rest(w http.ResponseWriter, r *http.Request) {
 	path := strings.Trim(strings.TrimPrefix(r.URL.Path, "/bigquery/v2"), "/")
-	fault := s.faults.take(REST, path)
+	fault := s.taken(REST, path)
 	if err := fault.before(r.Context()); err != nil {
 		refuse(w, httpCode(err), status.Convert(err).Message())
 		return

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/millstream/millstream/fakes/fault"
 )
 
 // Options configures a Server.
@@ -24,7 +26,7 @@ type Options struct {
 // Server is BigQuery, with any projects. All methods may be called concurrently.
 type Server struct {
 	opts   Options
-	faults faults
+	faults fault.List[Fault]
 
 	mu      sync.Mutex
 	tables  map[string]*table // by full name, projects/P/datasets/D/tables/T

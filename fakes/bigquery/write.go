@@ -101,7 +101,7 @@ func (s *writeServer) stream(name string) (*writeStream, error) {
 
 // AppendRows answers the requests of one connection in their order.
 func (s *writeServer) AppendRows(conn pb.BigQueryWrite_AppendRowsServer) error {
-	fault := s.faults.take(Connect, "")
+	fault := s.taken(Connect, "")
 	if err := fault.before(conn.Context()); err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (s *writeServer) AppendRows(conn pb.BigQueryWrite_AppendRowsServer) error {
 			}
 			c.stream = in.WriteStream
 		}
-		fault := s.faults.take(AppendRows, c.stream)
+		fault := s.taken(AppendRows, c.stream)
 		if err := fault.before(conn.Context()); err != nil {
 			if fault.Break || fault.Stall {
 				return err

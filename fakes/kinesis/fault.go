@@ -3,9 +3,9 @@ package kinesis
 import (
 	"encoding/json"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/millstream/millstream/fakes/fault"
 )
 
 // Fault describes what goes wrong, and with which calls. A Fault without an
@@ -49,93 +49,28 @@ type Fault struct {
 }
 
 // Injection is an armed Fault.
-type Injection struct {
-	fault Fault
-	set   *faults
-	hits  atomic.Int64
-	seen  int           // guarded by set.mu
-	spent chan struct{} // closed when disarmed
-}
+type Injection = fault.Injection
 
-// Hits returns the number of calls the fault has hit.
-func (i *Injection) Hits() int { return int(i.hits.Load()) }
-
-// Done is closed when the fault has hit Times calls (they may still be running)
-// or was stopped.
-func (i *Injection) Done() <-chan struct{} { return i.spent }
-
-// Stop disarms the fault.
-func (i *Injection) Stop() {
-	i.set.mu.Lock()
-	defer i.set.mu.Unlock()
-	i.set.remove(i)
-}
-
-// Inject arms a fault. Faults apply in the order in which they were armed; the
-// first that matches a call takes it.
+// Inject arms a fault. Faults apply in the order in which they were armed; the first that matches a call
+// takes it.
 func (s *Server) Inject(f Fault) *Injection {
-	if f.Times == 0 {
-		f.Times = 1
-	}
-	i := &Injection{fault: f, set: &s.faults, spent: make(chan struct{})}
-	s.faults.add(i)
-	return i
+	return s.faults.Inject(f, fault.Times{Skip: f.Skip, Most: f.Times})
 }
 
 // ExpireIterators makes every shard iterator handed out so far answer
 // ExpiredIteratorException.
 func (s *Server) ExpireIterators() { s.epoch.Add(1) }
 
-// faults is the list of armed ones.
-type faults struct {
-	mu    sync.Mutex
-	list  []*Injection
-	armed atomic.Int32
-}
-
-func (fs *faults) add(i *Injection) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	fs.list = append(fs.list, i)
-	fs.armed.Store(int32(len(fs.list)))
-}
-
-// remove disarms i, once. The caller holds mu.
-func (fs *faults) remove(i *Injection) {
-	n := slices.Index(fs.list, i)
-	if n < 0 {
-		return
-	}
-	fs.list = slices.Delete(fs.list, n, n+1)
-	fs.armed.Store(int32(len(fs.list)))
-	close(i.spent)
-}
-
 // take returns the fault that hits this call, or an empty one.
 func (s *Server) take(operation string, body []byte) Fault {
-	if s.faults.armed.Load() == 0 {
+	if !s.faults.Any() {
 		return Fault{}
 	}
 	stream, shards := s.subject(body)
-	s.faults.mu.Lock()
-	defer s.faults.mu.Unlock()
-	for _, i := range s.faults.list {
-		f := i.fault
-		if f.Operation != "" && f.Operation != operation || f.Stream != "" && f.Stream != stream {
-			continue
-		}
-		if f.Shard != "" && f.Shard != shards[0] && f.Shard != shards[1] && f.Shard != shards[2] {
-			continue
-		}
-		if i.seen++; i.seen <= f.Skip {
-			continue
-		}
-		if i.hits.Add(1) == int64(f.Times) {
-			s.faults.remove(i)
-		}
-		return f
-	}
-	return Fault{}
+	return s.faults.Take(func(f *Fault) bool {
+		return (f.Operation == "" || f.Operation == operation) && (f.Stream == "" || f.Stream == stream) &&
+			(f.Shard == "" || slices.Contains(shards[:], f.Shard))
+	})
 }
 
 // subject returns the stream and shards a request is about.

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/millstream/millstream/fakes/fault"
 )
 
 // Options configures a Server. The zero value serves an account in us-east-1
@@ -104,7 +106,7 @@ type Server struct {
 	lastID  uint64
 	lastSec int64 // largest creation second of deleted streams' shards, and of streams
 
-	faults faults
+	faults fault.List[Fault]
 
 	web     sync.Mutex
 	server  *http.Server

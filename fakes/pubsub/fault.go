@@ -2,16 +2,15 @@ package pubsub
 
 import (
 	"context"
-	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	pb "cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/millstream/millstream/fakes/fault"
 )
 
 // Operations that are not calls of their own but happen on a StreamingPull. All other operations are
@@ -62,83 +61,20 @@ type Fault struct {
 }
 
 // Injection is an armed Fault.
-type Injection struct {
-	fault Fault
-	set   *faults
-	hits  atomic.Int64
-	seen  int           // guarded by set.mu
-	spent chan struct{} // closed when disarmed
-}
+type Injection = fault.Injection
 
-// Hits returns the number of operations the fault has hit.
-func (i *Injection) Hits() int { return int(i.hits.Load()) }
-
-// Done is closed when the fault has hit Times operations (they may still be running) or was stopped.
-func (i *Injection) Done() <-chan struct{} { return i.spent }
-
-// Stop disarms the fault.
-func (i *Injection) Stop() {
-	i.set.mu.Lock()
-	defer i.set.mu.Unlock()
-	i.set.remove(i)
-}
-
-// Inject arms a fault. Faults apply in the order in which they were armed; the first that matches an
-// operation takes it.
+// Inject arms a fault. Faults apply in the order in which they were armed; the first that matches an operation
+// takes it.
 func (s *Server) Inject(f Fault) *Injection {
-	if f.Times == 0 {
-		f.Times = 1
-	}
-	i := &Injection{fault: f, set: &s.faults, spent: make(chan struct{})}
-	s.faults.mu.Lock()
-	defer s.faults.mu.Unlock()
-	s.faults.list = append(s.faults.list, i)
-	s.faults.armed.Store(int32(len(s.faults.list)))
-	return i
+	return s.faults.Inject(f, fault.Times{Skip: f.Skip, Most: f.Times})
 }
 
-// faults is the list of armed ones.
-type faults struct {
-	mu    sync.Mutex
-	list  []*Injection
-	armed atomic.Int32
-}
-
-// remove disarms i, once. The caller holds mu.
-func (fs *faults) remove(i *Injection) {
-	n := slices.Index(fs.list, i)
-	if n < 0 {
-		return
-	}
-	fs.list = slices.Delete(fs.list, n, n+1)
-	fs.armed.Store(int32(len(fs.list)))
-	close(i.spent)
-}
-
-// take returns the fault that hits an operation, or an empty one.
-func (fs *faults) take(operation, resource string) Fault {
-	if fs.armed.Load() == 0 {
-		return Fault{}
-	}
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	for _, i := range fs.list {
-		f := i.fault
-		if f.Operation != "" && f.Operation != operation {
-			continue
-		}
-		if f.Resource != "" && f.Resource != resource && !strings.HasSuffix(resource, "/"+f.Resource) {
-			continue
-		}
-		if i.seen++; i.seen <= f.Skip {
-			continue
-		}
-		if i.hits.Add(1) == int64(f.Times) {
-			fs.remove(i)
-		}
-		return f
-	}
-	return Fault{}
+// taken returns the fault that hits an operation, or an empty one.
+func (s *Server) taken(operation, resource string) Fault {
+	return s.faults.Take(func(f *Fault) bool {
+		return (f.Operation == "" || f.Operation == operation) &&
+			(f.Resource == "" || f.Resource == resource || strings.HasSuffix(resource, "/"+f.Resource))
+	})
 }
 
 // happens waits as the fault says, and reports whether the operation is not to be done.
@@ -172,11 +108,11 @@ func (f *Fault) lost() error {
 
 // intercept applies faults to calls that are not streams.
 func (s *Server) intercept(ctx context.Context, in any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	if s.faults.armed.Load() == 0 {
+	if !s.faults.Any() {
 		return handle(ctx, in)
 	}
 	operation := info.FullMethod[strings.LastIndexByte(info.FullMethod, '/')+1:]
-	fault := s.faults.take(operation, subject(in))
+	fault := s.taken(operation, subject(in))
 	if fault.happens(ctx) {
 		return nil, fault.err()
 	}

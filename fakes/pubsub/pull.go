@@ -32,7 +32,7 @@ func (s *subscriber) StreamingPull(g pb.Subscriber_StreamingPullServer) error {
 	if err != nil {
 		return err
 	}
-	if fault := s.faults.take(StreamingPull, first.Subscription); fault.happens(g.Context()) {
+	if fault := s.taken(StreamingPull, first.Subscription); fault.happens(g.Context()) {
 		return fault.err()
 	}
 	sub, err := s.subscription(first.Subscription)
@@ -121,7 +121,7 @@ func (c *call) request(in *pb.StreamingPullRequest) error {
 		}
 		return nil
 	}
-	fault := c.server.faults.take(Request, c.sub.name)
+	fault := c.server.taken(Request, c.sub.name)
 	if fault.happens(c.stream.Context()) {
 		return fault.err()
 	}
@@ -240,7 +240,7 @@ func (c *call) send() error {
 
 // deliver sends one response, and does to it what a fault says.
 func (c *call) deliver(f *frame) error {
-	fault := c.server.faults.take(Deliver, c.sub.name)
+	fault := c.server.taken(Deliver, c.sub.name)
 	if fault.happens(c.stream.Context()) {
 		return fault.err()
 	}

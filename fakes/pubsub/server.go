@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/millstream/millstream/fakes/fault"
 )
 
 // Options configures a Server. The zero value serves one project after the other without quotas.
@@ -60,7 +62,7 @@ type Server struct {
 	subscriptions map[string]*subscription
 	serial        uint32 // of subscriptions
 
-	faults faults
+	faults fault.List[Fault]
 
 	web     sync.Mutex
 	server  *grpc.Server
