@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -100,6 +101,16 @@ const (
 
 // Explain draws conclusions from the facts, and from nothing else.
 func Explain(f *Facts) *Explanation {
+	x := explain(f)
+	for _, name := range slices.Sorted(maps.Keys(f.Logs)) { // also of those that no roster names
+		if f.Logs[name].Damaged != "" && x.verdict(name) == nil {
+			x.Verdicts = append(x.Verdicts, f.verdict(name))
+		}
+	}
+	return x
+}
+
+func explain(f *Facts) *Explanation {
 	x := &Explanation{Now: f.Now, Frontier: stream.Beginning, Live: f.living()}
 	if len(f.Logs) == 0 {
 		x.State = StateNone
@@ -231,7 +242,7 @@ func (f *Facts) verdict(partition string) Verdict {
 	}
 	if t.Damaged != "" {
 		v.Reason, v.Text = ReasonDamaged, "its log cannot be read: "+t.Damaged
-		v.Do = "restore the object from a backup, or start again with `millstream checkpoints reset` or a new --name"
+		v.Do = "restore the object, from the bucket's versions or a backup: to delete it, or move it away, loses what it holds and does not help; or start again with `millstream checkpoints reset` or a new --name"
 		return v
 	}
 	v.Owner = t.owner()

@@ -199,6 +199,20 @@ func TestExplanations(t *testing.T) {
 		}, StateBegun, stream.MergerPartition, []string{"has no roster yet", "its owner m1 lives"}, nil},
 		{"reset", merger(func(t *Tail) { t.Newest = &stream.Entry{Number: 10, Kind: stream.KindReset}; t.Base = t.Newest }), StateReset, stream.MergerPartition,
 			[]string{"was reset", "nobody owns it"}, nil},
+		{"reset, and a partition's log is damaged", all(merger(func(t *Tail) { t.Newest = &stream.Entry{Number: 10, Kind: stream.KindReset}; t.Base = t.Newest }), func(f *Facts) {
+			f.Logs["b"] = Tail{Damaged: "object b/7 is damaged: checksum does not match"}
+		}), StateReset, stream.MergerPartition, []string{"was reset", "Partition b is damaged: its log cannot be read: object b/7", "To do: restore the object, from the bucket's versions"}, []string{"Partition a"}},
+		{"ended, and a log that no roster names is damaged", all(merger(func(t *Tail) {
+			t.Newest = &stream.Entry{Number: 10, Kind: stream.KindEnd, Merger: t.Base.Merger}
+			t.Base = t.Newest
+		}), func(f *Facts) { f.Logs["old"] = Tail{Damaged: "object old/7 is damaged: checksum does not match"} }), StateEnded, "",
+			[]string{"has ended", "Partition old is damaged"}, nil},
+		{"running, and a log that no roster names is damaged", func(f *Facts) { f.Logs["old"] = Tail{Damaged: "object old/7 is damaged"} }, StateRunning, "b",
+			[]string{"wait for partition b", "Partition old is damaged"}, nil},
+		{"the merger's log is damaged, and another", func(f *Facts) {
+			f.Logs[stream.MergerPartition] = Tail{Damaged: "object _merger/9 is damaged"}
+			f.Logs["b"] = Tail{Damaged: "object b/7 is damaged"}
+		}, StateUnknown, stream.MergerPartition, []string{"object _merger/9", "Partition b is damaged"}, nil},
 		{"imported", func(f *Facts) {
 			e := &stream.Entry{Number: 1, Kind: stream.KindImport, Merger: &stream.MergerEntry{Frontier: stream.Beginning, Imported: &stream.Imported{From: "kcl://t"},
 				Roster: []stream.RosterRow{{Partition: stream.Partition{Name: "a"}, From: stream.Position{Number: 4}}}}}

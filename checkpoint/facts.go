@@ -34,7 +34,9 @@ type Tail struct {
 }
 
 // owner is the member that must be dead before others may claim.
-func (t Tail) owner() string { return tail{newest: t.Newest}.owner() }
+func (t Tail) owner() string { return t.tail().owner() }
+
+func (t Tail) tail() tail { return tail{newest: t.Newest, base: t.Base, claims: t.Claims} }
 
 // Member is one heartbeat file.
 type Member struct {
@@ -69,20 +71,18 @@ func (s *Store) Facts(ctx context.Context, patient bool) (*Facts, error) {
 	f := &Facts{Lease: s.lease, Logs: make(map[string]Tail, len(logs))}
 	var mu sync.Mutex
 	err = each(maps.Keys(logs), func(partition string) error {
-		t, err := (&follower{s: s, partition: partition}).walk(ctx, logs[partition])
+		t, err := s.end(ctx, partition, logs[partition])
 		mu.Lock()
 		defer mu.Unlock()
-		var damaged *Damaged
-		switch {
-		case errors.As(err, &damaged):
-			f.Logs[partition] = Tail{Damaged: err.Error()}
-			return nil
-		case err == nil && t.newest != nil:
-			f.Logs[partition] = Tail{Newest: t.newest, Base: t.base, Claims: t.claims}
+		if t != nil {
+			f.Logs[partition] = *t
 		}
 		return err
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := s.doubt(ctx, f); err != nil {
 		return nil, err
 	}
 	// Once more, so that whoever owns a log that was read is known, and nobody has grown old meanwhile.
@@ -97,6 +97,19 @@ func (s *Store) Facts(ctx context.Context, patient bool) (*Facts, error) {
 	}
 	slices.SortFunc(f.Members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	return f, nil
+}
+
+// end reads the end of a listed log, nil for an empty one.
+func (s *Store) end(ctx context.Context, partition string, numbers []uint64) (*Tail, error) {
+	t, err := (&follower{s: s, partition: partition}).walk(ctx, numbers)
+	var damaged *Damaged
+	switch {
+	case errors.As(err, &damaged):
+		return &Tail{Damaged: err.Error()}, nil
+	case err != nil || t.newest == nil:
+		return nil, err
+	}
+	return &Tail{Newest: t.newest, Base: t.base, Claims: t.claims}, nil
 }
 
 // lookAtAll reads the heartbeats of all members, those already watched and new ones.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -42,6 +43,7 @@ type run struct {
 	clocks  map[string]time.Time // of other live members
 	stop    bool                 // everything drains
 	freed   bool                 // partitions were let go that the others do not know of
+	damage  map[string]error     // of logs that our merger cannot read
 	fatal   error
 }
 
@@ -55,6 +57,7 @@ type tenant struct {
 	moving    bool   // drained because it is another member's share
 	again     bool   // partitions became free while it was being claimed
 	failures  int
+	damage    error // why it cannot be served at all; it is tried again all the same
 }
 
 // Run implements stream.Group.
@@ -72,7 +75,7 @@ func (g group) Run(ctx context.Context, src stream.Source, serve func(*stream.As
 		}
 	}
 	r := &run{s: s, src: src, serve: serve, wake: make(chan struct{}, 1), ids: make(map[string]bool), watching: make(map[string]*observer),
-		turnover: turnover{s: s}, tenants: make(map[string]*tenant), blocked: make(map[string]bool), dead: make(map[string]bool), clocks: make(map[string]time.Time),
+		turnover: turnover{s: s}, tenants: make(map[string]*tenant), blocked: make(map[string]bool), dead: make(map[string]bool), clocks: make(map[string]time.Time), damage: make(map[string]error),
 		janitor: &janitor{s: s, all: make(map[*retention]bool), done: make(map[string]bool)}}
 	return r.run(ctx)
 }
@@ -245,7 +248,7 @@ func (r *run) step(ctx context.Context) (bool, error) {
 	told := r.turned(ctx)
 	gone := r.members(ctx)
 	r.distribute(ctx, told || gone)
-	return false, nil
+	return false, r.hopeless()
 }
 
 // distribute starts what is our share and not started, and drains what has become another's. fresh
@@ -286,7 +289,7 @@ func (r *run) distribute(ctx context.Context, fresh bool) {
 		if t.busy || t.ended || now.Before(t.retryAt) {
 			continue
 		}
-		t.busy = true
+		t.busy, t.damage = true, nil
 		m := r.member
 		r.tasks.Go(func() { r.tend(ctx, t, m, rows[name], tip) })
 	}
@@ -347,6 +350,9 @@ func (r *run) tend(ctx context.Context, t *tenant, m *member, row stream.RosterR
 	r.mu.Lock()
 	r.freed = r.freed || t.moving && err == nil
 	t.busy, t.moving, t.drain = false, false, nil
+	if t.partition == stream.MergerPartition {
+		clear(r.damage)
+	}
 	t.retryAt = time.Now().Add(retry)
 	if t.again && t.failures == 0 {
 		t.retryAt = time.Time{}
@@ -378,7 +384,7 @@ func (r *run) claimAndServe(ctx context.Context, t *tenant, m *member, row strea
 			r.s.logger.Error("the partition cannot be claimed: trying again", "partition", row.Name, "error", err)
 			m.note(row.Name, f.state().number(), err)
 		}
-		return r.failed(t), err
+		return r.failed(t, err), err
 	case c == nil: // ended
 		r.mu.Lock()
 		t.ended = true
@@ -404,18 +410,64 @@ func (r *run) claimAndServe(ctx context.Context, t *tenant, m *member, row strea
 		r.mu.Unlock()
 	}
 	m.note(row.Name, f.state().number(), err)
-	retry := r.failed(t)
+	retry := r.failed(t, err)
 	r.s.logger.Error("the assignment has failed: claiming again", "partition", row.Name, "claim", c.entry.Number, "in", retry, "error", err)
 	return retry, nil
 }
 
 // failed spaces the attempts of one partition in this process; the crash loop's own back-off, which
 // the log remembers, comes on top (A2).
-func (r *run) failed(t *tenant) time.Duration {
+func (r *run) failed(t *tenant, err error) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t.failures++
+	if damaged := (*Damaged)(nil); errors.As(err, &damaged) {
+		t.damage = err
+	}
 	return min(100*time.Millisecond<<min(t.failures-1, 10), 30*time.Second)
+}
+
+// unread notes whether our merger can read a partition's log.
+func (r *run) unread(partition string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if damaged := (*Damaged)(nil); errors.As(err, &damaged) {
+		r.damage[partition] = err
+	} else if err == nil {
+		delete(r.damage, partition)
+	}
+}
+
+// hopeless is an error when the pipeline has an end that damage keeps it from, and nothing else of ours
+// is under way. Where there is no end the damaged partition is tried again for ever: somebody may restore
+// the object.
+func (r *run) hopeless() error {
+	if !r.s.cfg.Bounded {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	name, because := "", error(nil)
+	for _, p := range r.aim.ours {
+		switch t := r.tenants[p]; {
+		case t == nil:
+			return nil
+		case !t.busy && t.damage != nil:
+			name, because = p, t.damage
+		case p != stream.MergerPartition && !t.ended:
+			return nil
+		}
+	}
+	if because == nil {
+		for _, p := range slices.Sorted(maps.Keys(r.damage)) {
+			name, because = p, r.damage[p]
+			break
+		}
+	}
+	if because == nil {
+		return nil
+	}
+	return fmt.Errorf("partition %s is damaged, and nothing else is left to do: %w", name, because)
 }
 
 // tryClaim claims the partition if A3 lets us. A nil claim without an error means that it has ended.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -46,16 +48,18 @@ func open(t *testing.T, cfg Config) *Store {
 // worker serves assignments with the smallest of engines: the merger admits every partition of the
 // source; a partition counts up, and saves a checkpoint every second.
 type worker struct {
-	store *Store
-	src   partitions
-	until int64 // a partition ends at this position; 0: never
+	store   *Store
+	src     partitions
+	until   int64  // a partition ends at this position; 0: never
+	endless string // but this one
 
 	mu     sync.Mutex
+	unread map[string]error // what the merger was told of a log when it looked last
 	claims map[string][]*stream.Assignment
 }
 
 func newWorker(s *Store, src ...string) *worker {
-	return &worker{store: s, src: src, claims: make(map[string][]*stream.Assignment)}
+	return &worker{store: s, src: src, claims: make(map[string][]*stream.Assignment), unread: make(map[string]error)}
 }
 
 func (w *worker) run(ctx context.Context) error { return w.store.Group().Run(ctx, w.src, w.serve) }
@@ -89,7 +93,7 @@ func (w *worker) serve(a *stream.Assignment) error {
 		}
 		position++
 		e := checkpointAt(position)
-		if w.until > 0 && position >= w.until {
+		if w.until > 0 && position >= w.until && a.Partition != w.endless {
 			e.Watermark = stream.EndOfTime
 		}
 		if err := a.Log.Append(ctx, e); err != nil {
@@ -109,6 +113,7 @@ func checkpointAt(position int64) *stream.Entry {
 func (w *worker) merge(ctx context.Context, a *stream.Assignment) error {
 	m := &stream.MergerEntry{Frontier: stream.Beginning, Target: stream.Beginning}
 	ps, _ := w.src.Partitions(ctx)
+	slices.SortFunc(ps, func(a, b stream.Partition) int { return strings.Compare(a.Name, b.Name) })
 	for _, p := range ps {
 		m.Roster = append(m.Roster, stream.RosterRow{Partition: p, Start: 7})
 	}
@@ -122,21 +127,24 @@ func (w *worker) merge(ctx context.Context, a *stream.Assignment) error {
 		ended := true
 		known := &stream.MergerEntry{Frontier: m.Frontier, Target: m.Target}
 		for _, p := range ps {
-			e, err := a.Log.Newest(ctx, p.Name)
-			if err != nil {
-				return err
-			}
-			ended = ended && e != nil && e.Kind == stream.KindEnd
 			row := stream.RosterRow{Partition: p, Start: 7}
-			if e != nil {
-				row.Newest = e.Number
-			}
 			if a.Base != nil && a.Base.Merger != nil {
 				for _, r := range a.Base.Merger.Roster {
 					if r.Name == p.Name {
-						row.Newest = max(row.Newest, r.Newest)
+						row.Newest, row.Ended = r.Newest, r.Ended
 					}
 				}
+			}
+			e, err := a.Log.Newest(ctx, p.Name)
+			if ctx.Err() != nil {
+				return err
+			}
+			w.mu.Lock()
+			w.unread[p.Name] = err
+			w.mu.Unlock()
+			ended = ended && e != nil && e.Kind == stream.KindEnd
+			if e != nil {
+				row.Newest, row.Ended = max(row.Newest, e.Number), row.Ended || e.Kind == stream.KindEnd
 			}
 			known.Roster = append(known.Roster, row)
 		}

@@ -210,10 +210,16 @@ func (l *log) ReadBlob(ctx context.Context, b stream.Blob) ([]byte, error) {
 
 // Newest returns the newest restorable entry of a log. When the store does not answer it is the
 // newest that is known: what is saved stays true.
-func (l *log) Newest(ctx context.Context, partition string) (*stream.Entry, error) {
+func (l *log) Newest(ctx context.Context, partition string) (e *stream.Entry, err error) {
 	f := l.s.follow(partition)
+	if l.partition == stream.MergerPartition {
+		defer func() { l.run.unread(partition, err) }()
+	}
 	for wait := l.s.backOff(); ; {
 		err := f.sync(ctx, l.s.pollEvery())
+		if err == nil {
+			err = l.vouched(ctx, f)
+		}
 		if err == nil {
 			return f.state().base, nil
 		}

@@ -32,6 +32,9 @@ func (x *Explanation) Paragraph(name string) string {
 	case StateRunning:
 		x.running(&s, name)
 	}
+	if x.State != StateRunning {
+		x.damaged(&s)
+	}
 	for _, c := range x.Clocks {
 		s.add("%s", c+": correct it, since idle partitions go by the members' smallest clock, and records beyond the owner's are dead-lettered")
 	}
@@ -151,6 +154,16 @@ func (x *Explanation) unwell(s *sentences, but string) {
 	}
 	if len(more) == 0 && but == "" && x.Live > 0 {
 		s.add("No partition is in trouble")
+	}
+}
+
+// damaged names the partitions whose logs cannot be read, where nothing else is said of partitions.
+func (x *Explanation) damaged(s *sentences) {
+	for i := range x.Verdicts {
+		if v := &x.Verdicts[i]; v.Reason == ReasonDamaged && v.Partition != stream.MergerPartition {
+			s.add("Partition %s is damaged: %s", v.Partition, v.Text)
+			s.add("To do: %s", v.Do)
+		}
 	}
 }
 

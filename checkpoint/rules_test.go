@@ -47,6 +47,7 @@ func TestRules(t *testing.T) {
 		{"A9", "a merger's log that is gone is not taken for a new one", rules{trustLogs: true}, testCutOff(true)},
 		{"A9", "what was seen of a merger's log is not forgotten by partitions that go on", rules{trustLogs: true}, testCutOffUnderLanes},
 		{"A9", "a partition's log without its newest entries is not taken for whole", rules{trustLogs: true}, testLaneCutOff},
+		{"A9", "a partition's lost end is not waited for in silence", rules{trustLogs: true}, testLostEnd},
 		{"A10", "a store with two winners is refused", rules{noStoreCheck: true}, testStoreCheck},
 		{"A11", "a follower that was left behind lists", rules{blindFollower: true}, testLeftBehind},
 		{"A12", "objects of older claims that nothing names go", rules{noGarbage: true}, testOrphans},
@@ -586,6 +587,13 @@ func testCutOff(all bool) func(*testing.T, rules) error {
 			first = 1
 		}
 		cutLog(t, b, stream.MergerPartition, first)
+		facts, err := open(t, config(b)).Facts(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x := Explain(facts); x.State != StateUnknown || !strings.Contains(x.Paragraph("p"), "it is gone") && !strings.Contains(x.Paragraph("p"), "log is gone") {
+			t.Errorf("explained as %s", x.Paragraph("p"))
+		}
 		again := runFor(t, open(t, with(b, r)), time.Minute, "a", "b")
 		if as := again.claimed(stream.MergerPartition); len(as) != 0 {
 			return fmt.Errorf("the merger started from %+v", as[0].Base)
@@ -624,6 +632,13 @@ func testLaneCutOff(t *testing.T, r rules) error {
 		t.Fatalf("%+v", w.store.merged().Roster)
 	}
 	cutLog(t, b, "a", known)
+	facts, err := open(t, config(b)).Facts(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x := Explain(facts); x.verdict("a").Reason != ReasonDamaged || x.verdict("b").Reason == ReasonDamaged {
+		t.Errorf("explained as %s", x.Paragraph("p"))
+	}
 	again := runFor(t, open(t, with(b, r)), time.Minute, "a", "b")
 	if as := again.claimed("a"); len(as) != 0 {
 		return fmt.Errorf("a started from %+v", as[0].Base)
@@ -632,6 +647,88 @@ func testLaneCutOff(t *testing.T, r rules) error {
 		t.Fatal("the other partition stands still too")
 	}
 	return resets(t, b, w.store, "a", known)
+}
+
+// testLostEnd takes the end of a partition away that the roster says has ended: nobody is to claim it
+// again, so that only the merger can notice.
+func testLostEnd(t *testing.T, r rules) error {
+	b := bucket.Memory()
+	w := newWorker(open(t, config(b)), "a", "b")
+	w.until, w.endless = 5, "b"
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := w.run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	end := w.store.follow("a").state().base
+	if row := w.store.merged().Roster[0]; end.Kind != stream.KindEnd || !row.Ended || row.Newest != end.Number {
+		t.Fatalf("%+v has ended with %+v", row, end)
+	}
+	cutLog(t, b, "a", end.Number)
+	facts, err := open(t, config(b)).Facts(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := Explain(facts).verdict("a"); v == nil || v.Reason != ReasonDamaged || !strings.Contains(v.Text, entryName("a", end.Number)) {
+		t.Errorf("explained as %+v", v)
+	}
+	again := newWorker(open(t, with(b, r)), "a", "b")
+	again.endless = "b"
+	ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := again.run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var damaged *Damaged
+	if err := again.unread["a"]; !errors.As(err, &damaged) || !strings.Contains(err.Error(), entryName("a", end.Number)) {
+		return fmt.Errorf("the merger is told %w of the lost end", err)
+	}
+	return resets(t, b, w.store, "a", end.Number)
+}
+
+// A pipeline that has an end gives up when damage keeps it from there, and not before the rest is read;
+// one that has none goes on, and takes the partition up once its log is restored.
+func TestDamageEndsABoundedRun(t *testing.T) {
+	for _, bounded := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := bucket.Memory()
+			w := runFor(t, open(t, config(b)), 10*time.Second, "a", "b")
+			name := "p/" + entryName("a", w.store.follow("a").state().base.Number)
+			whole, err := b.Get(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Put(t.Context(), name, whole[:len(whole)-1]); err != nil {
+				t.Fatal(err)
+			}
+			cfg := config(b)
+			cfg.Bounded = bounded
+			again := newWorker(open(t, cfg), "a", "b")
+			again.until = 100
+			began := time.Now()
+			if !bounded {
+				time.AfterFunc(5*time.Minute, func() {
+					if err := b.Put(t.Context(), name, whole); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			err = again.run(t.Context())
+			var damaged *Damaged
+			if !bounded {
+				if err != nil || time.Since(began) < 5*time.Minute || len(again.claimed("a")) != 1 {
+					t.Errorf("after %s, restored: %v, %+v", time.Since(began), err, again.claimed("a"))
+				}
+				return
+			}
+			if !errors.As(err, &damaged) || !strings.Contains(err.Error(), "partition a is damaged") || !strings.Contains(err.Error(), name) {
+				t.Errorf("it ends with %v", err)
+			}
+			if e := again.store.follow("b").state().base; e.Kind != stream.KindEnd || len(again.claimed("a")) != 0 {
+				t.Errorf("b was read to %+v, a claimed %+v", e, again.claimed("a"))
+			}
+		})
+	}
 }
 
 // cutLog deletes a log's entries from a number on.

@@ -34,6 +34,9 @@ type Config struct {
 	// DedupeFor keeps checkpoints for at least so long, whatever Keep says, for sources whose recent
 	// ids are part of the log. Default 0.
 	DedupeFor time.Duration
+	// Bounded says that the pipeline has an end: a group gives up when damage keeps it from there and
+	// nothing else is under way. Without it what is damaged is tried again for ever, loudly.
+	Bounded bool
 	// Checked says that bucket.Check has passed for the bucket; otherwise a group runs it first (A10).
 	Checked bool
 	// Member begins the member ids of this process. Default: the host's name.

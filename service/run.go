@@ -240,7 +240,7 @@ func (w *wiring) openStore(ctx context.Context, plan func() stream.Plan, logger 
 	}
 	full := append(stream.Plan{{Name: "--source", Value: w.source.Identity()}}, plan()...)
 	w.store, err = checkpoint.Open(ctx, checkpoint.Config{Bucket: w.bucket, Name: s.Name, Plan: full, Lease: s.Lease,
-		Keep: s.Keep, DedupeFor: s.DedupeFor, Checked: true, Logger: logger})
+		Keep: s.Keep, DedupeFor: s.DedupeFor, Bounded: s.UntilEnd || s.Until != "", Checked: true, Logger: logger})
 	return explain(err)
 }
 

@@ -32,7 +32,8 @@ type merger[E, R any] struct {
 	stale  bool // the last listing failed
 
 	newest    map[string]*Entry
-	restored  Instant // the frontier when this merger took over: what lies below is its predecessors' to judge
+	unread    map[string]time.Time // of logs that cannot be read: when that was tried last
+	restored  Instant              // the frontier when this merger took over: what lies below is its predecessors' to judge
 	listedAt  time.Time
 	lastStart time.Time
 	lastTook  time.Duration
@@ -42,7 +43,7 @@ type merger[E, R any] struct {
 }
 
 func newMerger[E, R any](p *Pipeline[E, R], a *Assignment) *merger[E, R] {
-	m := &merger[E, R]{p: p, a: a, newest: make(map[string]*Entry), roster: roster{rules: p.rules}}
+	m := &merger[E, R]{p: p, a: a, newest: make(map[string]*Entry), unread: make(map[string]time.Time), roster: roster{rules: p.rules}}
 	m.c = committer{log: a.Log, sinks: p.Sinks, dead: p.DeadLetter, a: a, logger: p.logger(), stuck: m.stuck, rules: p.rules, flush: true}
 	return m
 }
@@ -197,10 +198,25 @@ func (m *merger[E, R]) mayEnd() bool {
 
 // follow reads a partition's newest entry and watches for partials that come too late: a slice at or
 // below the frontier that the entry before did not name (M6).
+//
+// A log that cannot be read is one partition's trouble: it counts with what is known of it, or as one that
+// nobody has read, so that its windows wait while the others' partitions are admitted and end.
 func (m *merger[E, R]) follow(ctx context.Context, name string) error {
+	tried, unread := m.unread[name]
+	if unread && time.Since(tried) < listEvery {
+		return nil
+	}
 	e, err := m.a.Log.Newest(ctx, name)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
 		return fmt.Errorf("log of %s: %w", name, err)
+	case err != nil:
+		m.unread[name] = time.Now()
+		m.c.logger.Error("a partition's log cannot be read: its windows wait, and it is tried again", "partition", name, "error", err)
+		return nil
+	case unread:
+		delete(m.unread, name)
+		m.c.logger.Info("the partition's log can be read again", "partition", name)
 	}
 	old := m.newest[name]
 	if e == nil || old != nil && old.Number == e.Number {
