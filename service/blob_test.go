@@ -37,7 +37,7 @@ func TestBlobSettings(t *testing.T) {
 	}
 	s := settings(t, "--source", in, "--until-end")
 	s.Sinks = []string{filepath.Join(dir, "out"), filepath.Join(dir, "out") + "?format=csv"}
-	if err := service.RunQuery(t.Context(), s, io.Discard); err == nil || !strings.Contains(err.Error(), "a folder of its own") {
+	if err := service.RunQuery(t.Context(), s, io.Discard); err == nil || !strings.Contains(err.Error(), "a place of its own") {
 		t.Errorf("two sinks in one folder: %v", err)
 	}
 	for _, url := range []string{"?format=csv", "?roll=5m", "?path=a"} {
