@@ -164,7 +164,7 @@ func (c *committer) write(ctx context.Context, e *Entry, id CheckpointID) error 
 		}
 		parts := append(f.Parts[:len(f.Parts):len(f.Parts)], e.Rows.Parts...)
 		var damage error // of the log, and so no fault of the sink: trying again does not help
-		rejected, err := c.accepted(ctx, "write", func() error {
+		rejected, err := c.accepted(ctx, "deliver", func() error {
 			err := r.Write(ctx, id, layout, c.rows(ctx, parts, &damage))
 			if damage != nil {
 				return nil

@@ -114,7 +114,7 @@ func TestCheckpoints(t *testing.T) {
 		t.Errorf("lists %s", list)
 	}
 
-	ended := slices.Concat(args, []string{"--until-end", "--sink", "out"})
+	ended := append(slices.Clone(args), "--until-end")
 	ledger := l.start(t, ended...).succeeds().ledger()
 	if reset := output("reset", "--lease", "1s"); !strings.Contains(reset, "2 logs reset") || !strings.Contains(reset, "again under new names") {
 		t.Errorf("reset says %s", reset)
@@ -183,7 +183,7 @@ func TestDamagedLog(t *testing.T) {
 				}
 			}
 			newest := filepath.Base(entries[len(entries)-1])
-			const problem = " is damaged: checksum does not match; restore it from a backup, or start again with `checkpoints reset` or a new --name"
+			const problem = " is damaged: checksum does not match; restore it, from the bucket's versions or a backup, or start again with `checkpoints reset` or a new --name"
 			l.start(t, "checkpoints", "list").fails(1, "in.ndjson/"+newest+problem)
 			p := l.start(t, append(args, "out")...)
 			p.reports("in.ndjson/" + newest + problem)
