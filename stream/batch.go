@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -17,8 +18,15 @@ type Position struct {
 	Number int64  `json:"number,omitempty"`
 }
 
-// String prints the position for people: dead letters, logs, command output.
+// longToken is a Token that only a program reads, such as a list of names.
+const longToken = 256
+
+// String prints the position for people: dead letters, logs, command output. Of a Token that is longer than
+// 256 bytes it has the beginning and the length.
 func (p Position) String() string {
+	if len(p.Token) > longToken {
+		p.Token = fmt.Sprintf("%s…(%d bytes)", strings.ToValidUTF8(p.Token[:24], ""), len(p.Token))
+	}
 	switch {
 	case p.Token == "":
 		return fmt.Sprint(p.Number)

@@ -139,8 +139,18 @@ type Status struct {
 	At          time.Time   `json:"at"`
 }
 
-// Report publishes the assignment's status. Safe for concurrent use.
-func (a *Assignment) Report(s Status) { a.status.Store(&s) }
+// Report publishes the assignment's status. Safe for concurrent use. Of a position with a long Token it
+// publishes the words, since a heartbeat is written every few seconds.
+func (a *Assignment) Report(s Status) {
+	if len(s.Position.Token) > longToken {
+		words := s.Position.String()
+		if p, ok := a.Source.(Placer); ok {
+			words = p.Place(s.Position)
+		}
+		s.Position = Position{Token: words}
+	}
+	a.status.Store(&s)
+}
 
 // Status returns what was last reported, or nil.
 func (a *Assignment) Status() *Status { return a.status.Load() }
