@@ -22,6 +22,7 @@ const (
 	ReasonUnknown = "unknown kind of file"
 	ReasonBroken  = "broken file"
 	ReasonRow     = "row does not fit its header"
+	ReasonChanged = "file was written anew while it was read"
 )
 
 const (
@@ -50,9 +51,10 @@ type format interface {
 type cursor struct {
 	source *source
 	format format
-	skip   int64 // the place from which records are new
-	broken bool  // the content's error is told
-	at     int64 // the place behind the last record
+	skip   int64  // the place from which records are new
+	broken bool   // the content's error is told
+	at     int64  // the place behind the last record
+	reason string // of the refused record that the content's error is
 }
 
 // source is an object's bytes, and what was wrong with reading them.
@@ -75,7 +77,10 @@ func (s *source) Read(p []byte) (int, error) {
 func (s *Source) begin(ctx context.Context, o bucket.Info, place int64) (*cursor, error) {
 	kind, packed := s.kindOf(o.Name)
 	if kind == "" {
-		return &cursor{format: &failing{fmt.Errorf("%s: a name ends in .ndjson, .jsonl, .json or .csv, with .gz or .zst if it is compressed; else say format=", o.Name)}, skip: place}, nil
+		return &cursor{
+			format: &failing{fmt.Errorf("%s: a name ends in .ndjson, .jsonl, .json or .csv, with .gz or .zst if it is compressed; else say format=", o.Name)},
+			skip:   place, reason: ReasonUnknown,
+		}, nil
 	}
 	offset := int64(0)
 	if kind == NDJSON && packed == None {
@@ -88,7 +93,7 @@ func (s *Source) begin(ctx context.Context, o bucket.Info, place int64) (*cursor
 	if err != nil {
 		return nil, err
 	}
-	c := &cursor{source: &source{ReadCloser: raw}, skip: place}
+	c := &cursor{source: &source{ReadCloser: raw}, skip: place, reason: ReasonBroken}
 	text, err := c.unpacked(packed)
 	if err != nil {
 		if c.source.err != nil {
@@ -100,13 +105,21 @@ func (s *Source) begin(ctx context.Context, o bucket.Info, place int64) (*cursor
 	}
 	switch kind {
 	case NDJSON:
-		c.format = &lines{in: bufio.NewReaderSize(text, 64<<10), at: offset, counts: packed != None}
+		c.format = &lines{in: bufio.NewReaderSize(text, 64<<10), at: offset, counts: packed != None, first: offset == 0}
 	case JSON:
 		c.format = newValues(text)
 	case CSV:
 		c.format = newRows(text)
 	}
 	return c, nil
+}
+
+// changed is the rest of an object that was written anew.
+func changed(o bucket.Info, place int64) *cursor {
+	return &cursor{
+		format: &failing{fmt.Errorf("%s: what is behind place %d was not read, since it belongs to another content", o.Name, place)},
+		skip:   place, at: givenUp - 1, reason: ReasonChanged,
+	}
 }
 
 // kindOf says what an object holds, by its name where the options do not say.
@@ -188,18 +201,14 @@ func (c *cursor) next() (element, error) {
 		}
 		e, err := c.format.next()
 		switch {
-		case c.source != nil && c.source.err != nil && err != nil:
-			return element{}, c.source.err
+		case c.source != nil && c.source.err != nil && (err != nil || e.refused != nil):
+			return element{}, c.source.err // which may be why it does not fit
 		case err == nil:
 		case errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
 			return element{}, io.EOF
 		default:
-			reason := ReasonBroken
-			if c.source == nil {
-				reason = ReasonUnknown
-			}
 			c.broken = true
-			e = element{data: []byte{}, place: c.at + 1, refused: &stream.Refusal{Reason: reason, Detail: err.Error()}}
+			e = element{data: []byte{}, place: c.at + 1, refused: &stream.Refusal{Reason: c.reason, Detail: err.Error()}}
 		}
 		c.at = e.place
 		if e.place > c.skip {
@@ -219,6 +228,7 @@ type lines struct {
 	at     int64
 	counts bool
 	count  int64
+	first  bool // nothing is read yet, and at is the object's beginning
 }
 
 func (l *lines) next() (element, error) {
@@ -241,6 +251,9 @@ func (l *lines) next() (element, error) {
 		}
 		l.at += length
 		text := bytes.TrimRight(line, "\r\n")
+		if l.first {
+			l.first, text = false, bytes.TrimPrefix(text, bom)
+		}
 		if len(bytes.TrimSpace(text)) == 0 && length == int64(len(line)) {
 			continue
 		}

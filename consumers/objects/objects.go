@@ -13,9 +13,10 @@
 // byte behind a line of plain NDJSON, or how many records are read. So every record is a place to resume
 // exactly; what is compressed, JSON or CSV is read again from its start, and what was read is skipped.
 //
-// Objects do not change. One that is written anew is read no more, and told: see Source.Changed. An object
-// whose kind nobody knows, a row with too many fields, a stream that breaks off are refused records, which
-// go to the dead letter with reason, place and bytes; the lane goes on.
+// Objects do not change. One that is written anew is not read again, and told, also when it happened while
+// nobody looked: see Source.Changed. One that is written anew before it was read to its end is given up with
+// a refused record. An object whose kind nobody knows, a row with too many fields, a stream that breaks off
+// are refused records too, which go to the dead letter with reason, place and bytes; the lane goes on.
 //
 // What a lane remembers is bounded: MaxNames finished objects that still stand where it looks. Beyond that
 // it stops and says so: move finished objects away, or use more lanes.
@@ -28,7 +29,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,7 +48,7 @@ const (
 	DefaultLanes = 8
 	MaxLanes     = 256
 	DefaultWatch = 30 * time.Second
-	// MaxNames is how many objects one lane remembers: 16 bytes each, in every checkpoint.
+	// MaxNames is how many objects one lane remembers: 24 bytes each, in every checkpoint.
 	MaxNames = 20_000
 )
 
@@ -83,7 +83,7 @@ type Source struct {
 	mu     sync.Mutex
 	listed []bucket.Info
 	at     time.Time
-	placed map[string]scan // the token that Place was asked about last
+	named  map[name]string // the names of listed
 }
 
 var (
@@ -121,10 +121,40 @@ func New(ctx context.Context, o Options) (*Source, error) {
 		o.Logger = slog.Default()
 	}
 	s := &Source{o: o}
-	if _, err := s.list(ctx, time.Now()); err != nil {
+	infos, err := s.list(ctx, time.Now())
+	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	return s, s.roomy(infos)
+}
+
+// roomy says when a lane holds more objects than it can remember: at once for a run that is to end with
+// them, and as a warning for one during which finished ones may be moved away.
+func (s *Source) roomy(infos []bucket.Info) error {
+	counts := make([]int, s.o.Lanes)
+	for _, o := range infos {
+		counts[s.laneOf(o.Name)]++
+	}
+	most := slices.Max(counts)
+	if most <= MaxNames {
+		return nil
+	}
+	err := fmt.Errorf("%d objects make %d in one of %d lanes, which remembers %d: use %s, or read a smaller prefix at a time",
+		len(infos), most, s.o.Lanes, MaxNames, enough(len(infos)))
+	if s.o.UntilEnd {
+		return err
+	}
+	s.o.Logger.Warn("a lane will stop unless finished objects are moved away meanwhile", "reason", err)
+	return nil
+}
+
+// enough is how many lanes can remember so many objects, with room for more.
+func enough(objects int) string {
+	lanes := objects/(MaxNames*3/4) + 1
+	if lanes > MaxLanes {
+		return "several pipelines"
+	}
+	return fmt.Sprintf("lanes=%d", lanes)
 }
 
 // Identity is where the objects are, and how they are shared out.
@@ -224,18 +254,33 @@ func (s *Source) list(ctx context.Context, since time.Time) ([]bucket.Info, erro
 		return s.listed, nil
 	}
 	at := time.Now()
-	infos, err := s.o.Bucket.Objects(ctx, "")
+	infos, err := s.o.Bucket.Objects(ctx, s.o.Only) // one file is asked for by name: its folder may be large
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.o.Bucket.URL(), err)
 	}
-	s.listed, s.at = slices.DeleteFunc(infos, func(o bucket.Info) bool {
-		base := path.Base(o.Name)
+	infos = slices.DeleteFunc(infos, func(o bucket.Info) bool {
 		if s.o.Only != "" {
 			return o.Name != s.o.Only
 		}
-		return strings.HasPrefix(base, "_") || strings.HasPrefix(base, ".") // never output, so never input
-	}), at
-	return s.listed, nil
+		return hidden(o.Name)
+	})
+	named := make(map[name]string, len(infos))
+	for _, o := range infos {
+		named[digest(o.Name)] = o.Name
+	}
+	s.listed, s.named, s.at = infos, named, at
+	return infos, nil
+}
+
+// hidden reports whether a name, or a folder in it, begins with _ or a dot: programs that write files keep
+// there what is no output, or none yet, and so does the sink of this project.
+func hidden(object string) bool {
+	for part := range strings.SplitSeq(object, "/") {
+		if strings.HasPrefix(part, "_") || strings.HasPrefix(part, ".") {
+			return true
+		}
+	}
+	return false
 }
 
 // laneOf is the lane of an object.
@@ -247,15 +292,16 @@ func (s *Source) Open(_ context.Context, partition string, from stream.Position,
 	if err != nil || n < 0 || n >= s.o.Lanes {
 		return nil, fmt.Errorf("%s: %w", partition, stream.ErrPartitionGone)
 	}
-	r := &reader{s: s, lane: n, tags: make(map[name]string)}
+	r := &reader{s: s, lane: n, seen: make(map[name]tag)}
 	if from.Token != "" {
 		if r.scan, err = decodeScan(from.Token); err != nil {
 			return nil, fmt.Errorf("position of %s: %w", partition, err)
 		}
 		r.token, r.index, r.done = from.Token, int(from.Number>>placeBits), from.Number&(1<<placeBits-1)
-		if r.index > len(r.scan.members) {
+		if r.index < 0 || r.index > len(r.scan.members) || r.index == len(r.scan.members) && r.done > 0 {
 			return nil, fmt.Errorf("position of %s: object %d of %d", partition, r.index, len(r.scan.members))
 		}
+		r.remember()
 	}
 	if s.o.UntilEnd && end != "" {
 		until, err := decodeTip(end)
@@ -269,28 +315,62 @@ func (s *Source) Open(_ context.Context, partition string, from stream.Position,
 
 // Place says which object a position is in, and where there.
 func (s *Source) Place(p stream.Position) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	in, known := s.placed[p.Token]
-	if !known {
-		var err error
-		if in, err = decodeScan(p.Token); err != nil {
-			return p.String()
-		}
-		s.placed = map[string]scan{p.Token: in}
+	index, place := int(p.Number>>placeBits), p.Number&givenUp
+	if _, _, ours := strings.Cut(p.Token, "."); !ours {
+		return p.String()
 	}
-	index := int(p.Number >> placeBits)
-	if index >= len(in.members) {
+	k, ok := memberOf(p.Token, index)
+	if !ok {
 		return fmt.Sprintf("behind %d objects", index)
 	}
-	object := fmt.Sprintf("object %x", in.members[index])
-	for _, o := range s.listed {
-		if digest(o.Name) == in.members[index] {
-			object = o.Name
-			break
+	s.mu.Lock()
+	object, ok := s.named[k.name]
+	s.mu.Unlock()
+	if !ok {
+		object = fmt.Sprintf("object %x", k.name)
+	}
+	if place == givenUp {
+		return object
+	}
+	return fmt.Sprintf("%s:%d", object, place)
+}
+
+// mostAdded is how many additions are named.
+const mostAdded = 20
+
+// Additions names what a bounded run that has ended did not read: objects that were added, or written anew.
+// ends holds the position at which each lane ended.
+func (s *Source) Additions(ctx context.Context, ends map[string]stream.Position) ([]string, error) {
+	infos, err := s.list(ctx, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	read := make(map[name]tag)
+	for lane, end := range ends {
+		if end.Token == "" {
+			continue // there was nothing in it
+		}
+		in, err := decodeScan(end.Token)
+		if err != nil {
+			return nil, fmt.Errorf("the end of %s: %w", lane, err)
+		}
+		for _, k := range slices.Concat(in.finished, in.members) {
+			read[k.name] = k.tag
 		}
 	}
-	return fmt.Sprintf("%s:%d", object, p.Number&(1<<placeBits-1))
+	var news []string
+	for _, o := range infos {
+		switch was, ok := read[digest(o.Name)]; {
+		case !ok:
+			news = append(news, fmt.Sprintf("%s: added, %d bytes", o.Name, o.Size))
+		case was != tagOf(o):
+			news = append(news, o.Name+": written anew")
+		}
+	}
+	if len(news) > mostAdded {
+		news = append(news[:mostAdded], fmt.Sprintf("and %d more", len(news)-mostAdded))
+	}
+	return news, nil
 }
 
 var errNames = errors.New("too many finished objects are still there")

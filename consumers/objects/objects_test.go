@@ -69,6 +69,8 @@ var contents = []struct {
 	{"lines.ndjson", "{\"a\":1}\n\r\n  \n{\"a\":2}\r\nlast", []string{`{"a":1}`, `{"a":2}`, "last"}},
 	{"lines.jsonl.gz", "one\ntwo\n", []string{"one", "two"}},
 	{"LINES.NDJSON.ZST", "one\n\ntwo", []string{"one", "two"}},
+	{"bom.ndjson", "\xEF\xBB\xBF{\"a\":1}\n\xEF\xBB\xBF2\n", []string{`{"a":1}`, "\xEF\xBB\xBF2"}},
+	{"bom.jsonl.gz", "\xEF\xBB\xBF\n1\n", []string{"1"}},
 	{"empty.ndjson", "", nil},
 	{"blank.ndjson", "\n\n", nil},
 	{"array.json", " [ {\"a\": 1},\n 2, \"x\" ]\n", []string{`{"a":1}`, "2", `"x"`}},
@@ -86,6 +88,8 @@ var contents = []struct {
 	{"ragged.csv", "id,name\n1\n2,b\n3,c,d\n", []string{"!row does not fit its header:1", `{"id":"2","name":"b"}`, "!row does not fit its header:3,c,d"}},
 	{"quote.csv", "id,name\n1,a\"b\n2,b\n", []string{"!row does not fit its header:1,a\"b", `{"id":"2","name":"b"}`}},
 	{"head.csv", "id,name\n", nil},
+	{"latin.csv", "id,name\n1,caf\xE9\n2,b\n", []string{"!row does not fit its header:1,caf\xE9", `{"id":"2","name":"b"}`}},
+	{"utf16.csv", "\xFF\xFEi\x00d\x00\n\x001\x00", []string{"!broken file:"}},
 	{"empty.csv", "", nil},
 	{"what.xml", "<a/>", []string{"!unknown kind of file:"}},
 	{"noname", "x", []string{"!unknown kind of file:"}},
@@ -103,6 +107,8 @@ func TestContents(t *testing.T) {
 	b := bucket.Memory()
 	create(t, b, "in/data", "1,2\n3,4\n")
 	create(t, b, "in/_SUCCESS", "no")
+	create(t, b, "in/_temporary/0/part.csv", "no")
+	create(t, b, "in/.git/data", "no")
 	create(t, b, "in/.hidden.ndjson", "no")
 	if got, _ := read(t, open(t, b, Options{Format: CSV}), stream.Position{}); !slices.Equal(got, []string{`{"1":"3","2":"4"}`}) {
 		t.Errorf("format=csv: %q", got)
@@ -128,7 +134,7 @@ func TestResume(t *testing.T) {
 	if got := s.Place(at[0]); got != "in/LINES.NDJSON.ZST:1" {
 		t.Errorf("the first record is in %s", got)
 	}
-	for _, bad := range []stream.Position{{Token: "x"}, {Token: "AAAA.AAAA"}, {Token: at[0].Token, Number: 1 << 60}} {
+	for _, bad := range []stream.Position{{Token: "x"}, {Token: "AAAA.AAAA"}, {Token: at[0].Token, Number: 1 << 60}, {Token: at[0].Token, Number: -1}, {Token: "." + strings.Repeat("A", 24), Number: 1<<placeBits + 1}} {
 		if _, err := s.Open(t.Context(), "lane-000", bad, ""); err == nil {
 			t.Errorf("opened at %v", bad)
 		}
@@ -243,24 +249,32 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// A lane that would remember too much says so.
+// A lane that would remember too much says so, and a run that is to end with what there is says it at once.
 func TestTooManyNames(t *testing.T) {
 	b := bucket.Memory()
 	create(t, b, "in/new.ndjson", "x")
-	full := scan{finished: make([]name, MaxNames)}
+	full := scan{finished: make([]known, MaxNames)}
 	for i := range full.finished {
 		object := fmt.Sprintf("in/%06d.ndjson", i)
 		create(t, b, object, "")
-		full.finished[i] = digest(object)
+		full.finished[i].name = digest(object)
 	}
-	slices.SortFunc(full.finished, compareNames)
-	s := open(t, b, Options{})
+	slices.SortFunc(full.finished, compareKnown)
+	o := Options{Bucket: kept{b}, Lanes: 1, UntilEnd: true, Logger: slog.New(slog.DiscardHandler)}
+	if _, err := New(t.Context(), o); err == nil || !strings.Contains(err.Error(), "use lanes=2") {
+		t.Errorf("%v", err)
+	}
+	o.UntilEnd = false
+	s, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	r, err := s.Open(t.Context(), "lane-000", stream.Position{Token: full.encode(), Number: 0}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if _, err := r.Read(t.Context()); !errors.Is(err, errNames) || !strings.Contains(err.Error(), "more lanes") {
+	if _, err := r.Read(t.Context()); !errors.Is(err, errNames) || !strings.Contains(err.Error(), "begin anew with lanes=2") {
 		t.Errorf("%v", err)
 	}
 }

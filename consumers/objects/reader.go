@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/millstream/millstream/bucket"
@@ -35,7 +36,7 @@ type reader struct {
 
 	state  stream.ReaderState
 	infos  map[name]bucket.Info // of the lane, as listed last
-	tags   map[name]string      // of the objects that this reader has begun or found finished
+	seen   map[name]tag         // objects that are begun or finished, as they were when they were read
 	cursor *cursor              // of the object at index; nil: not open
 	listed time.Time
 	ended  bool
@@ -72,6 +73,7 @@ func (r *reader) Read(ctx context.Context) (consumers.Fetch, error) {
 			return consumers.Fetch{}, err
 		}
 		r.Close()
+		r.infos, r.listed = nil, time.Time{} // what is read on must still be the same
 		if r.failures++; r.failures == 1 {
 			r.failing = time.Now()
 		}
@@ -132,17 +134,17 @@ func (r *reader) look(ctx context.Context) (f consumers.Fetch, again bool, err e
 	if err := r.list(ctx); err != nil {
 		return f, false, err
 	}
-	next := r.scan.followed(r.infos)
+	next := r.followed()
 	for n, o := range r.infos {
 		if !next.knows(n) && (r.until == nil || r.until.holds(n, o.Modified)) {
-			next.members = append(next.members, n)
+			next.members = append(next.members, known{n, tagOf(o)})
 		}
 	}
-	slices.SortFunc(next.members, func(a, b name) int { return slices.Compare([]byte(r.infos[a].Name), []byte(r.infos[b].Name)) })
+	slices.SortFunc(next.members, func(a, b known) int { return strings.Compare(r.infos[a.name].Name, r.infos[b.name].Name) })
 	room := MaxNames - len(next.finished)
 	if len(next.members) > 0 && room <= 0 {
-		return f, false, fmt.Errorf("lane %d of %s: %w: %d of its objects are finished and have not been moved away; move or delete finished ones, or begin anew with more lanes",
-			r.lane, r.s.o.Bucket.URL(), errNames, len(next.finished))
+		return f, false, fmt.Errorf("lane %d of %s: %w: %d of its objects are finished and have not been moved away; move or delete finished ones, or begin anew with %s",
+			r.lane, r.s.o.Bucket.URL(), errNames, len(next.finished), enough(len(r.infos)*r.s.o.Lanes))
 	}
 	next.members = next.members[:min(len(next.members), max(room, 0))]
 	if len(next.members) > 0 {
@@ -160,16 +162,29 @@ func (r *reader) look(ctx context.Context) (f consumers.Fetch, again bool, err e
 	return consumers.Fetch{Next: r.position(), State: r.state}, false, nil
 }
 
+// remember takes from the position what was read.
+func (r *reader) remember() {
+	for _, k := range r.scan.finished {
+		r.seen[k.name] = k.tag
+	}
+	for _, k := range r.scan.members[:r.index] {
+		r.seen[k.name] = k.tag
+	}
+	if r.done > 0 {
+		r.seen[r.scan.members[r.index].name] = r.scan.members[r.index].tag
+	}
+}
+
 // followed is what follows a scan that is done, without members: it knows what was finished and is still
 // there.
-func (s *scan) followed(there map[name]bucket.Info) scan {
+func (r *reader) followed() scan {
 	var next scan
-	for _, n := range slices.Concat(s.finished, s.members) {
-		if _, ok := there[n]; ok {
-			next.finished = append(next.finished, n)
+	for n, as := range r.seen {
+		if _, ok := r.infos[n]; ok {
+			next.finished = append(next.finished, known{n, as})
 		}
 	}
-	slices.SortFunc(next.finished, compareNames)
+	slices.SortFunc(next.finished, compareKnown)
 	return next
 }
 
@@ -191,20 +206,16 @@ func (r *reader) list(ctx context.Context) error {
 			r.infos[digest(o.Name)] = o
 		}
 	}
-	for n, tag := range r.tags {
+	for n, as := range r.seen {
 		o, ok := r.infos[n]
-		if ok && o.Tag != tag {
+		switch {
+		case !ok:
+			delete(r.seen, n)
+		case r.done > 0 && n == r.scan.members[r.index].name: // see open
+		case tagOf(o) != as:
 			r.s.changed.Add(1)
 			r.s.o.Logger.Warn("an object that was read before has been written anew: what is new in it is not read; give it another name", "object", o.Name)
-			r.tags[n] = o.Tag
-		}
-		if !ok {
-			delete(r.tags, n)
-		}
-	}
-	for _, n := range r.scan.finished {
-		if o, ok := r.infos[n]; ok && r.tags[n] == "" {
-			r.tags[n] = o.Tag
+			r.seen[n] = tagOf(o)
 		}
 	}
 	return nil
@@ -212,7 +223,11 @@ func (r *reader) list(ctx context.Context) error {
 
 // open opens the object at index where it was left.
 func (r *reader) open(ctx context.Context) error {
-	n := r.scan.members[r.index]
+	if r.done == givenUp {
+		r.index, r.done = r.index+1, 0
+		return nil
+	}
+	n := r.scan.members[r.index].name
 	if r.infos == nil {
 		if err := r.list(ctx); err != nil {
 			return err
@@ -220,6 +235,16 @@ func (r *reader) open(ctx context.Context) error {
 	}
 	o, ok := r.infos[n]
 	var err error
+	if ok && r.done > 0 && r.seen[n] != tagOf(o) {
+		r.s.changed.Add(1)
+		r.s.o.Logger.Warn("an object has been written anew while it was read: the rest of it is given up", "object", o.Name, "read", r.done)
+		r.cursor, r.seen[n] = changed(o, r.done), tagOf(o)
+		return nil
+	}
+	if m := &r.scan.members[r.index]; ok && r.done == 0 && m.tag != tagOf(o) {
+		m.tag = tagOf(o) // written anew before it was begun
+		r.token = r.scan.encode()
+	}
 	if ok {
 		r.cursor, err = r.s.begin(ctx, o, r.done)
 	}
@@ -232,6 +257,6 @@ func (r *reader) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.tags[n] = o.Tag
+	r.seen[n] = tagOf(o)
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"unicode/utf8"
 
 	"github.com/millstream/millstream/stream"
 )
@@ -140,9 +141,12 @@ func newRows(in io.Reader) *rows {
 
 func (r *rows) next() (element, error) {
 	if r.header == nil {
-		header, _, err := r.row()
+		header, raw, err := r.row()
 		if err != nil {
 			return element{}, err
+		}
+		if !utf8.Valid(raw) {
+			return element{}, errors.New("the header is not UTF-8")
 		}
 		r.header = header
 	}
@@ -160,6 +164,8 @@ func (r *rows) next() (element, error) {
 		e.data, e.refused = raw, &stream.Refusal{Reason: ReasonRow, Detail: wrong.Error()}
 	case len(fields) != len(r.header):
 		e.data, e.refused = raw, &stream.Refusal{Reason: ReasonRow, Detail: fmt.Sprintf("%d fields under a header of %d", len(fields), len(r.header))}
+	case !utf8.Valid(raw):
+		e.data, e.refused = raw, &stream.Refusal{Reason: ReasonRow, Detail: "not UTF-8"}
 	default:
 		e.data = object(r.header, fields)
 	}
