@@ -6,8 +6,8 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -17,22 +17,23 @@ import (
 
 // Record is an element of a JSON file, or a row of CSV, whose fields are all texts.
 type Record struct {
-	ID        *string          `json:"id"`
-	Name      *string          `json:"name"` // of CSV
-	Timestamp *string          `json:"timestamp"`
-	Value     *json.RawMessage `json:"value"` // a number, or a text that holds one
-	Category  *string          `json:"category"`
+	ID        json.RawMessage `json:"id"` // of any type, as it comes
+	Name      *string         `json:"name"`
+	Timestamp json.RawMessage `json:"timestamp"`
+	Value     json.RawMessage `json:"value"` // a number, or a text that holds one
+	Category  *string         `json:"category"`
 
 	cents float64
+	text  bool // Value is a text
 }
 
 // Row is what both handlers make: a row of CSV keeps its name, another has a category.
 type Row struct {
-	ID        string  `json:"id"`
-	Name      string  `json:"name,omitempty"`
-	Timestamp string  `json:"timestamp"`
-	Value     float64 `json:"value"`
-	Category  string  `json:"category,omitempty"`
+	ID        json.RawMessage `json:"id"`
+	Name      string          `json:"name,omitempty"`
+	Timestamp json.RawMessage `json:"timestamp"`
+	Value     float64         `json:"value"`
+	Category  string          `json:"category,omitempty"`
 }
 
 func main() { service.Main(files()) }
@@ -44,7 +45,7 @@ func files() *stream.Pipeline[Record, Row] {
 		Operator: &stream.Map[Record, Row]{Func: convert},
 		Encode: func(r *Row) (stream.Row, error) {
 			data, err := json.Marshal(r)
-			return stream.Row{Key: r.ID, Data: data}, err
+			return stream.Row{Key: string(r.ID), Data: data}, err
 		},
 	}
 }
@@ -55,27 +56,39 @@ func decode(r *stream.Record) (e stream.Event[Record], err error) {
 	if err := json.Unmarshal(r.Data, v); err != nil {
 		return e, err
 	}
-	if v.ID == nil || v.Timestamp == nil || v.Value == nil {
-		return e, errors.New("no id, timestamp or value")
+	for field, raw := range map[string]json.RawMessage{"id": v.ID, "timestamp": v.Timestamp, "value": v.Value} {
+		if raw == nil || string(raw) == "null" {
+			return e, fmt.Errorf("no %s", field)
+		}
 	}
-	text := strings.Trim(string(*v.Value), `"`)
-	if v.cents, err = strconv.ParseFloat(text, 64); err != nil {
+	text := string(v.Value)
+	if v.text = text[0] == '"'; v.text {
+		if err := json.Unmarshal(v.Value, &text); err != nil {
+			return e, err
+		}
+	}
+	if v.cents, err = strconv.ParseFloat(strings.TrimSpace(text), 64); err != nil {
 		return e, fmt.Errorf("value: %w", err)
 	}
-	e.Key, v.cents = *v.ID, v.cents*100
+	v.cents *= 100
+	if math.IsNaN(v.cents) || math.IsInf(v.cents, 0) {
+		return e, fmt.Errorf("value: %s is no number of JSON", text)
+	}
+	e.Key = string(v.ID)
 	return e, nil
 }
 
+// convert tells a row of CSV by its name and by its value, which is a text.
 func convert(e *stream.Event[Record]) (Row, error) {
 	v := &e.Value
-	row := Row{ID: *v.ID, Timestamp: *v.Timestamp, Value: v.cents}
+	row := Row{ID: v.ID, Timestamp: v.Timestamp, Value: v.cents}
 	switch {
-	case v.Name != nil:
+	case v.Name != nil && v.text:
 		row.Name = *v.Name
 	case v.Category != nil:
 		row.Category = strings.ToUpper(*v.Category)
 	default:
-		row.Category = strings.ToUpper("unknown")
+		row.Category = "UNKNOWN"
 	}
 	return row, nil
 }
