@@ -193,7 +193,10 @@ func TestRoomWarning(t *testing.T) {
 	if err := s.roomy(make([]bucket.Info, MaxNames)); err != nil || said.Len() > 0 {
 		t.Errorf("%v, %s", err, &said)
 	}
-	if err := s.roomy(make([]bucket.Info, 5_000_000)); err != nil || !strings.Contains(said.String(), "several pipelines") {
+	if err := s.roomy(make([]bucket.Info, MaxNames+1)); err != nil || !strings.Contains(said.String(), "lanes=2") {
 		t.Errorf("%v, %s", err, &said)
+	}
+	if got := enough(5_000_000); got != "several pipelines" {
+		t.Errorf("5 million: %s", got)
 	}
 }

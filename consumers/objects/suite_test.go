@@ -5,11 +5,14 @@ import (
 	"compress/gzip"
 	"context"
 	"fmt"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/millstream/millstream/bucket"
@@ -62,34 +65,65 @@ func packed(t testing.TB, suffix string, data []byte) []byte {
 	return out.Bytes()
 }
 
-// TestSuite holds the driver to its contract, each Publish a new object of the partition.
+// lanesOf is a stream of two lanes in a bucket, each Publish a new object of the partition.
+func lanesOf(t *testing.T, b bucket.Bucket, suffix string) *consumertest.Stream {
+	t.Helper()
+	sh := &shelf{Bucket: b, lanes: 2}
+	open := func(untilEnd bool) (consumers.Source, error) {
+		return New(t.Context(), Options{Bucket: kept{b}, Lanes: 2, Watch: time.Second, UntilEnd: untilEnd})
+	}
+	s, err := open(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &consumertest.Stream{
+		Source: s,
+		Publish: func(partition string, data ...[]byte) error {
+			lane, err := strconv.Atoi(strings.TrimPrefix(partition, "lane-"))
+			if err == nil {
+				_, err = sh.put(t.Context(), lane, suffix, packed(t, suffix, append(bytes.Join(data, []byte("\n")), '\n')))
+			}
+			return err
+		},
+		Again:   func() (consumers.Source, error) { return open(false) },
+		Bounded: func() (consumers.Source, error) { return open(true) },
+		Missing: "lane-002",
+		Largest: MaxRecord,
+	}
+}
+
+// TestSuite holds the driver to its contract.
 func TestSuite(t *testing.T) {
 	for _, suffix := range []string{".ndjson", ".jsonl.gz", ".ndjson.zst"} {
 		t.Run(suffix, func(t *testing.T) {
-			consumertest.RunVirtual(t, func(t *testing.T) *consumertest.Stream {
-				sh := &shelf{Bucket: bucket.Memory(), lanes: 2}
-				open := func(untilEnd bool) (consumers.Source, error) {
-					return New(t.Context(), Options{Bucket: kept{sh.Bucket}, Lanes: 2, Watch: time.Second, UntilEnd: untilEnd})
-				}
-				s, err := open(false)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return &consumertest.Stream{
-					Source: s,
-					Publish: func(partition string, data ...[]byte) error {
-						lane, err := strconv.Atoi(strings.TrimPrefix(partition, "lane-"))
-						if err == nil {
-							_, err = sh.put(t.Context(), lane, suffix, packed(t, suffix, append(bytes.Join(data, []byte("\n")), '\n')))
-						}
-						return err
-					},
-					Again:   func() (consumers.Source, error) { return open(false) },
-					Bounded: func() (consumers.Source, error) { return open(true) },
-					Missing: "lane-002",
-					Largest: MaxRecord,
-				}
-			})
+			consumertest.RunVirtual(t, func(t *testing.T) *consumertest.Stream { return lanesOf(t, bucket.Memory(), suffix) })
 		})
 	}
+	t.Run("folder", func(t *testing.T) {
+		consumertest.Run(t, func(t *testing.T) *consumertest.Stream {
+			b, err := bucket.Folder(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return lanesOf(t, b, ".ndjson")
+		})
+	})
+	t.Run("s3", func(t *testing.T) {
+		t.Setenv("AWS_ACCESS_KEY_ID", "test")
+		t.Setenv("AWS_SECRET_ACCESS_KEY", "testtest")
+		consumertest.Run(t, func(t *testing.T) *consumertest.Stream {
+			backend := s3mem.New()
+			if err := backend.CreateBucket("files"); err != nil {
+				t.Fatal(err)
+			}
+			server := httptest.NewServer(gofakes3.New(backend).Server())
+			t.Cleanup(server.Close)
+			b, err := bucket.Open(t.Context(), "s3://files/raw?region=us-east-1&endpoint="+server.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { b.Close() })
+			return lanesOf(t, b, ".jsonl.gz")
+		})
+	})
 }
