@@ -27,6 +27,8 @@ type Harness struct {
 	KeyField string
 	// Keys are texts that may be keys here. Default: all that the suite can think of.
 	Keys []string
+	// Number returns the i-th of many keys, where not every number is one. Default: its decimal form.
+	Number func(i int) string
 	// Select returns another table over the same rows that reads only these fields; nil where drivers of
 	// this kind cannot.
 	Select func(fields ...string) (enrich.Table, error)
@@ -57,6 +59,9 @@ func Run(t *testing.T, fresh func(t *testing.T) *Harness) {
 			h := fresh(t)
 			if h.Keys == nil {
 				h.Keys = texts
+			}
+			if h.Number == nil {
+				h.Number = func(i int) string { return fmt.Sprint(i) }
 			}
 			t.Cleanup(func() { _ = h.Table.Close() })
 			c.run(t, h)
@@ -142,7 +147,7 @@ func fullCall(t *testing.T, h *Harness) {
 	}
 	keys, want := make([]string, n), map[string]map[string]any{}
 	for i := range keys {
-		keys[i] = fmt.Sprint(1000 + i)
+		keys[i] = h.Number(1000 + i)
 		if i%2 == 0 {
 			put(t, h, keys[i], row(i))
 			want[keys[i]] = row(i)
