@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,11 +29,15 @@ type lane[E, R any] struct {
 	ahead   map[uint64]*Batch // arrived before their turn
 	nextSeq uint64
 	state   LaneState[E, R]
-	decoder Decoder[E]
-	events  []Event[E]
-	index   []int32
+	enrich  []Enricher[E]
 	from    Instant
 	until   Instant
+
+	pending        []*decoded[E] // in order; the first is the next to be processed
+	pendingRecords int
+	spares         []*decoded[E]
+	delay          atomic.Pointer[string] // what enriching waits for; nil: nothing
+	told           *string                // of delay, the last that was reported
 
 	position   Position
 	watermark  Instant
@@ -116,6 +121,9 @@ func (l *lane[E, R]) run() {
 	// them, so they are settled without error.
 	settle(l.waiting, err)
 	settle(inbox, err)
+	for _, d := range l.pending {
+		d.b.Settle(err)
+	}
 	for _, b := range l.ahead {
 		b.Settle(err)
 	}
@@ -127,6 +135,7 @@ func (l *lane[E, R]) run() {
 // live restores and then works until the assignment ends.
 func (l *lane[E, R]) live(ctx context.Context) (err error) {
 	defer caught(&err)
+	ctx = WithDelays(ctx, l.delayed)
 	if err := l.restore(ctx); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
@@ -141,6 +150,10 @@ func (l *lane[E, R]) live(ctx context.Context) (err error) {
 		if done || err != nil {
 			return err
 		}
+		if d := l.delay.Load(); d != l.told {
+			l.told = d
+			l.report(true)
+		}
 		news := l.a.Log.Changed() // taken before the target is read, so that nothing slips between
 		l.moveOn(time.Now())
 		l.raiseIdle()
@@ -154,6 +167,7 @@ func (l *lane[E, R]) live(ctx context.Context) (err error) {
 		}
 		select {
 		case <-l.wake:
+		case <-l.ready():
 		case r := <-l.saving:
 			if err := l.finished(r); err != nil {
 				return err
@@ -179,22 +193,29 @@ func (l *lane[E, R]) work(ctx context.Context) (bool, error) {
 		l.ahead[b.Seq] = b
 	}
 	for {
-		b := l.ahead[l.nextSeq]
-		if b == nil {
+		l.prepare(ctx)
+		if len(l.pending) == 0 {
 			return false, nil
 		}
-		delete(l.ahead, l.nextSeq)
-		l.nextSeq++
+		d := l.pending[0]
+		if d.done != nil {
+			select {
+			case <-d.done:
+			default:
+				return false, nil
+			}
+		}
+		if d.err != nil {
+			return false, d.err
+		}
+		b, records := d.b, len(d.b.Records)
 		if b.End != nil || b.Last {
 			l.final = b
 		} else {
 			l.waiting = append(l.waiting, b)
 		}
-		if l.known != nil && !l.p.rules.dropKnown {
-			b.Records = l.known.fresher(b.Records)
-		}
 		if len(b.Records) > 0 {
-			if err := l.process(ctx, b); err != nil {
+			if err := l.process(d); err != nil {
 				return false, err
 			}
 			l.lastRecord, l.idle, l.changed = time.Now(), false, true
@@ -209,6 +230,7 @@ func (l *lane[E, R]) work(ctx context.Context) (bool, error) {
 			l.position, l.changed = b.Next, true
 		}
 		l.reader = b.State
+		l.processed(d, records)
 		l.release(b)
 		l.report(false)
 		switch {
@@ -269,7 +291,7 @@ func (l *lane[E, R]) raiseIdle() {
 	if width == 0 || l.p.OutOfOrder == Unbounded || !l.holdUntil.IsZero() {
 		return
 	}
-	quiet := l.reader == CaughtUp || l.p.rules.raiseThrottled
+	quiet := l.reader == CaughtUp && len(l.pending) == 0 || l.p.rules.raiseThrottled
 	if idle := quiet && (l.idle || time.Since(l.lastRecord) >= l.p.idleAfter()); idle != l.idle {
 		l.idle, l.changed = idle, true
 	}
@@ -287,8 +309,11 @@ func (l *lane[E, R]) restore(ctx context.Context) error {
 		return err
 	}
 	l.state = l.p.Operator.Lane()
-	if l.p.NewDecoder != nil {
-		l.decoder = l.p.NewDecoder()
+	for _, e := range l.p.Enrich {
+		if p, ok := e.(LaneEnricher[E]); ok {
+			e = p.Lane()
+		}
+		l.enrich = append(l.enrich, e)
 	}
 	l.watermark, l.highest = l.a.Start, Beginning
 	if l.a.Base == nil {
@@ -342,6 +367,8 @@ func (l *lane[E, R]) stuck(err error) {
 	s.Error, s.At = "", time.Now()
 	if err != nil {
 		s.Error = err.Error()
+	} else if d := l.delay.Load(); d != nil {
+		s.Error = *d
 	}
 	l.a.Report(s)
 }
@@ -357,6 +384,9 @@ func (l *lane[E, R]) report(now bool) {
 		OpenWindows: l.state.Open(), LastArrived: l.arrived, At: t, Newest: l.a.Log.Next().Number - 1}
 	if old := l.a.Status(); old != nil && !now {
 		s.Error = old.Error
+	}
+	if d := l.delay.Load(); d != nil {
+		s.Error = *d
 	}
 	if l.reader == CaughtUp && !l.idle {
 		s.IdleAt = l.lastRecord.Add(l.p.idleAfter())

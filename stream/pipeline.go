@@ -27,7 +27,21 @@ type Event[E any] struct {
 	Key   string  // any string; the empty one is a key like others
 	Time  Instant // with windows 0 counts as forgotten, when a Decode func returns it: see At
 	Value E
+
+	refused error
 }
+
+// Refuse is for enrichers: it takes the event out of the pipeline. With Filtered it is counted as
+// filtered, with any other error it is dead-lettered, under the error's reason if it is Reasoned. The
+// first call counts.
+func (e *Event[E]) Refuse(err error) {
+	if e.refused == nil {
+		e.refused = err
+	}
+}
+
+// Refused is the error that the event was refused with; nil if it was not.
+func (e *Event[E]) Refused() error { return e.refused }
 
 // Window is a half-open interval of event time.
 type Window struct{ Start, End Instant }
@@ -61,9 +75,22 @@ type Decoder[E any] interface {
 	Decode(r *Record, e *Event[E]) error // Filtered, or an error that becomes the dead letter's reason
 }
 
-// Enricher adds to the events of a whole batch. It is called by many lanes at once.
+// Enricher adds to the events of a whole batch what is known elsewhere. It is called by many lanes at once,
+// and by one lane for several batches at once, in their order: the next batches' lookups are on their way
+// while one is processed. Events are the caller's and must not be kept. It may take as long as it needs,
+// and should say what it waits for (Delayed); meanwhile the partition's windows stay open, checkpoints go
+// on, and reading pauses when the batches that wait fill their bound. An error ends the partition's
+// assignment, which starts again from its last checkpoint. A key that it changes counts, a time does not:
+// the watermark has seen it.
 type Enricher[E any] interface {
 	Enrich(ctx context.Context, events []Event[E]) error
+}
+
+// LaneEnricher is an Enricher that keeps something for each lane, such as its hottest keys.
+type LaneEnricher[E any] interface {
+	Enricher[E]
+	// Lane returns the enricher for one lane.
+	Lane() Enricher[E]
 }
 
 // Sink makes saved rows visible. Deliver may be repeated with the same id and the same rows, also by
@@ -192,7 +219,7 @@ type Pipeline[E, R any] struct {
 	// NewDecoder is used instead of Decode when set: one decoder a lane, with scratch of its own.
 	NewDecoder func() Decoder[E]
 
-	Enrich  []Enricher[E]         // whole batches; independent ones may run at once
+	Enrich  []Enricher[E]         // whole batches, one after the other; enrich.Together runs independent ones at once
 	Keep    func(*Event[E]) bool  // after Enrich; false: filtered
 	Require func(*Event[E]) error // after Keep; the error is the dead letter's reason
 

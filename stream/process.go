@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -12,43 +11,43 @@ import (
 // move the watermark.
 const futureTolerance = time.Minute
 
-// process takes one batch through decode, enrich and the operator. Every record gets exactly one
+// process takes one decoded and enriched batch through the operator. Every record gets exactly one
 // verdict, the first that applies:
 //
 //	undecodable, without key or time, in the future   dead-lettered
-//	outside From/Until, not kept                      filtered
+//	outside From/Until                                filtered
+//	refused by an enricher                            filtered or dead-lettered, as the enricher says
+//	not kept                                          filtered
 //	a requirement not met                             dead-lettered
 //	its slice already frozen                          late
 //	otherwise                                         contributed
 //
 // An error is the partition's: it ends the assignment.
-func (l *lane[E, R]) process(ctx context.Context, b *Batch) (err error) {
+func (l *lane[E, R]) process(d *decoded[E]) (err error) {
+	b := d.b
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic in the operator at or after position %s: %v\n%s", b.Records[0].Position, v, debug.Stack())
 		}
 	}()
 	horizon, _ := At(time.Now().Add(futureTolerance))
-	ledger, dead, held := l.ledger, len(l.dead), l.held
-	events, index := l.decode(b)
-	if last := l.lastBefore(events, horizon); last >= 0 {
-		// The partition ends at this record, wherever its batch happened to be cut: what was decoded
-		// beyond it is forgotten.
-		b.Records = b.Records[:index[last]+1]
-		l.ledger, l.dead = ledger, l.dead[:dead]
-		l.hold(held - l.held)
-		events, index = l.decode(b)
+	if last := l.lastBefore(d.events, horizon); last >= 0 {
+		d.cut(last) // the partition ends at this record, wherever its batch happened to be cut
 	}
-	for _, enricher := range l.p.Enrich {
-		if err := enricher.Enrich(ctx, events); err != nil {
-			return fmt.Errorf("enrich: %w", err)
-		}
+	l.ledger.RecordsIn += int64(len(b.Records))
+	l.ledger.Filtered += d.filtered()
+	for _, f := range d.failed {
+		l.bury(&b.Records[f.at], nil, f.reason, "decode", f.err)
+	}
+	if l.known != nil {
+		l.known.count(d.ids)
 	}
 	watermark := l.watermark
-	for i := range events {
-		e := &events[i]
+	for i := range d.events {
+		e := &d.events[i]
+		record := &b.Records[d.index[i]]
 		if e.Time > horizon {
-			l.bury(&b.Records[index[i]], e, ReasonFuture, "decode", nil)
+			l.bury(record, e, ReasonFuture, "decode", nil)
 			continue
 		}
 		before := watermark
@@ -58,22 +57,30 @@ func (l *lane[E, R]) process(ctx context.Context, b *Batch) (err error) {
 			l.ledger.Filtered++
 			continue
 		}
+		if e.refused != nil {
+			if errors.Is(e.refused, Filtered) {
+				l.ledger.Filtered++
+			} else {
+				l.bury(record, e, requireReason(e.refused), "enrich", e.refused)
+			}
+			continue
+		}
 		if l.p.Keep != nil && !l.p.Keep(e) {
 			l.ledger.Filtered++
 			continue
 		}
 		if l.p.Require != nil {
 			if err := l.p.Require(e); err != nil {
-				l.bury(&b.Records[index[i]], e, requireReason(err), "require", err)
+				l.bury(record, e, requireReason(err), "require", err)
 				continue
 			}
 		}
 		ok, err := l.state.Add(e, before)
 		if err != nil {
-			return fmt.Errorf("position %s: %w", b.Records[index[i]].Position, err)
+			return fmt.Errorf("position %s: %w", record.Position, err)
 		}
 		if !ok {
-			l.late(&b.Records[index[i]], e)
+			l.late(record, e)
 			continue
 		}
 		l.ledger.Contributed++
@@ -107,64 +114,6 @@ func (l *lane[E, R]) lastBefore(events []Event[E], horizon Instant) int {
 		}
 	}
 	return -1
-}
-
-// decode decodes every record into the lane's reused memory. index holds each event's record.
-func (l *lane[E, R]) decode(b *Batch) ([]Event[E], []int32) {
-	n := len(b.Records)
-	if cap(l.events) < n {
-		l.events = make([]Event[E], n)
-		l.index = make([]int32, n)
-	}
-	if l.decoder != nil {
-		l.decoder.Reset()
-	}
-	l.ledger.RecordsIn += int64(n)
-	kept := 0
-	for i := 0; i < n; {
-		i, kept = l.decodeFrom(b, i, kept)
-	}
-	return l.events[:kept], l.index[:kept]
-}
-
-// decodeFrom decodes records from i on, until the end or a panic, which is that record's.
-func (l *lane[E, R]) decodeFrom(b *Batch, i, kept int) (next, total int) {
-	next, total = i, kept
-	defer func() {
-		if v := recover(); v != nil {
-			l.bury(&b.Records[next], nil, ReasonUndecodable, "decode", fmt.Errorf("panic: %v", v))
-			next++
-		}
-	}()
-	events, index := l.events[:cap(l.events)], l.index[:cap(l.index)]
-	for ; next < len(b.Records); next++ {
-		r := &b.Records[next]
-		if r.Refused != nil {
-			l.bury(r, nil, r.Refused.Reason, "decode", errors.New(r.Refused.Detail))
-			continue
-		}
-		e := &events[total]
-		var err error
-		if l.decoder != nil {
-			err = l.decoder.Decode(r, e)
-		} else {
-			*e, err = l.p.Decode(r)
-			if err == nil && e.Time == 0 && l.p.Operator.Slice() > 0 {
-				err = ErrNoTime // forgotten; no clock has ever said 1970
-			}
-		}
-		if err != nil {
-			if errors.Is(err, Filtered) {
-				l.ledger.Filtered++
-			} else {
-				l.bury(r, nil, decodeReason(err), "decode", err)
-			}
-			continue
-		}
-		index[total] = int32(next)
-		total++
-	}
-	return next, total
 }
 
 // encode turns the lane's own results into rows.

@@ -41,10 +41,10 @@ type counted struct {
 	at  time.Time // monotonic: when it was captured
 }
 
-// fresher drops the records whose ids are known, and remembers the others'. A record without an id is
-// never known.
-func (k *known) fresher(records []Record) []Record {
-	kept := records[:0:0]
+// fresher drops the records whose ids are known, and returns the ids of the others, which are known from
+// now on. They are in no checkpoint before they are given to count. A record without an id is never known.
+func (k *known) fresher(records []Record) (kept []Record, ids []uint64) {
+	kept = records[:0:0]
 	dropped := false
 	for i := range records {
 		id := records[i].ID
@@ -56,17 +56,20 @@ func (k *known) fresher(records []Record) []Record {
 		}
 		if id != 0 {
 			k.ids[id] = struct{}{}
-			k.fresh = append(k.fresh, id)
+			ids = append(ids, id)
 		}
 		if dropped {
 			kept = append(kept, records[i])
 		}
 	}
 	if !dropped {
-		return records
+		kept = records
 	}
-	return kept
+	return kept, ids
 }
+
+// count says that records with these ids have been processed: they belong to the next checkpoint.
+func (k *known) count(ids []uint64) { k.fresh = append(k.fresh, ids...) }
 
 // capture returns the ids counted since the last one, and forgets what is too old.
 func (k *known) capture(now time.Time) []uint64 {
