@@ -24,7 +24,7 @@ var arrows = map[string][]string{
 	"consumers/kinesis/kcl":         {"consumers/kinesis", "stream", "cloud/"},
 	"consumers/eventhubs/blobstore": {"stream", "bucket"},
 
-	"enrich":            {"stream"},
+	"enrich":            {"stream", "cloud/retry"},
 	"enrich/":           {"enrich", "stream", "bucket", "cloud/"},
 	"windows":           {"stream"},
 	"checkpoint":        {"stream", "bucket"},
