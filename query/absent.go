@@ -63,6 +63,12 @@ func (a *absence) init(q *Query, logger *slog.Logger) {
 		a.logger = slog.Default()
 	}
 	a.seen, a.missing, a.names = make([]bool, q.plan.Len()), q.plan.Len(), map[string]struct{}{}
+	for slot, joined := range q.joined {
+		if joined { // no record has it
+			a.seen[slot] = true
+			a.missing--
+		}
+	}
 	a.watching.Store(a.missing > 0)
 }
 

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -17,9 +18,12 @@ import (
 type Event struct {
 	err      error // why the record is dead-lettered in spite of having a key and a time
 	filtered bool  // --where is false
-	at       int32 // of its arguments in d.args, or of its row in d.rows
+	at       int32 // of its arguments in d.args, or of its row in d.rows; before that with joins, of what is saved of it
 	d        *decoder
 }
+
+// settled reports whether the record's fate is known before anything is looked up.
+func (e *Event) settled() bool { return e.filtered || e.err != nil }
 
 // argument returns the argument of an aggregate. It lasts as long as the batch.
 func (e *Event) argument(i int) *windows.Value { return &e.d.args[int(e.at)+i] }
@@ -41,6 +45,10 @@ type decoder struct {
 	keys []byte
 	rows [][]byte
 
+	// Of records that wait for their rows.
+	saved []fields.Value // the slots of one record after the other
+	data  [][]byte
+
 	members []fields.Field
 	chunk   []byte // memory for rows
 	number  []byte // scratch for a number in a key
@@ -57,6 +65,7 @@ func (q *Query) newDecoder() stream.Decoder[Event] {
 // Reset implements stream.Decoder.
 func (d *decoder) Reset() {
 	d.args, d.keys, d.rows = d.args[:0], d.keys[:0], d.rows[:0]
+	d.saved, d.data = d.saved[:0], d.data[:0]
 }
 
 // Decode implements stream.Decoder. It gives the event its key and time, or fails; what --where,
@@ -71,15 +80,74 @@ func (d *decoder) Decode(r *stream.Record, e *stream.Event[Event]) error {
 		q.absent.see(d, r.Data)
 	}
 	var err error
-	if e.Key, err = d.key(); err != nil {
-		return err
+	if !q.keyJoined {
+		if e.Key, err = d.key(); err != nil {
+			return err
+		}
 	}
 	if e.Time, err = d.time(r); err != nil {
 		return err
 	}
-	d.judge(r, &e.Value)
+	e.Value = Event{d: d}
+	if d.passes(q.where, &e.Value) {
+		if len(q.joins) > 0 {
+			d.save(r, &e.Value)
+		} else {
+			d.judge(r.Data, &e.Value)
+		}
+	}
 	return nil
 }
+
+// save keeps what is known of a record until its rows are.
+func (d *decoder) save(r *stream.Record, e *Event) {
+	e.at = int32(len(d.data))
+	d.saved, d.data = append(d.saved, d.slots...), append(d.data, r.Data)
+}
+
+// savedSlots are the slots of an event that waits for its rows.
+func (d *decoder) savedSlots(e *Event) []fields.Value {
+	n := d.q.plan.Len()
+	return d.saved[int(e.at)*n:][:n]
+}
+
+// finish evaluates what waited for an event's rows.
+func (d *decoder) finish(e *stream.Event[Event]) {
+	v := &e.Value
+	slots, data := d.slots, d.data[v.at]
+	d.slots = d.savedSlots(v)
+	defer func() { d.slots = slots }()
+	if d.q.keyJoined {
+		var err error
+		if e.Key, err = d.key(); err != nil {
+			reason := stream.ReasonNoKey
+			if r, ok := err.(*recordError); ok { //nolint:errorlint // it is never wrapped
+				reason = r.reason
+			}
+			e.Refuse(&recordError{reason, err.Error()})
+			return
+		}
+	}
+	if d.passes(d.q.whereJoined, v) {
+		d.judge(data, v)
+	}
+}
+
+// finisher is the last enricher of a query with joins.
+type finisher struct{}
+
+// Enrich implements stream.Enricher.
+func (finisher) Enrich(_ context.Context, events []stream.Event[Event]) error {
+	for i := range events {
+		if e := &events[i]; !e.Value.settled() && e.Refused() == nil {
+			e.Value.d.finish(e)
+		}
+	}
+	return nil
+}
+
+// Finish is the enricher to run after those of all Joins.
+func (q *Query) Finish() stream.Enricher[Event] { return finisher{} }
 
 func (d *decoder) time(r *stream.Record) (stream.Instant, error) {
 	x := d.q.time
@@ -100,21 +168,21 @@ func (d *decoder) time(r *stream.Record) (stream.Instant, error) {
 	return t, nil
 }
 
-// judge evaluates everything that is asked of a record with a key and a time.
-func (d *decoder) judge(r *stream.Record, e *Event) {
-	*e = Event{d: d}
-	q := d.q
-	if q.where != nil {
-		ok, err := d.holds(q.where)
-		if err != nil {
-			e.err = err
-			return
-		}
-		if !ok {
-			e.filtered = true
-			return
+// passes reports whether all conditions of --where hold.
+func (d *decoder) passes(where []*expression, e *Event) bool {
+	for _, x := range where {
+		ok, err := d.holds(x)
+		if err != nil || !ok {
+			e.err, e.filtered = err, err == nil
+			return false
 		}
 	}
+	return true
+}
+
+// judge evaluates everything else that is asked of a record with a key and a time.
+func (d *decoder) judge(data []byte, e *Event) {
+	q := d.q
 	for i := range q.require {
 		ok, err := d.holds(q.require[i].x)
 		if err != nil {
@@ -131,7 +199,7 @@ func (d *decoder) judge(r *stream.Record, e *Event) {
 		return
 	}
 	e.at = int32(len(d.rows))
-	row, err := d.row(r.Data)
+	row, err := d.row(data)
 	d.rows, e.err = append(d.rows, row), err
 }
 

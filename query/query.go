@@ -25,6 +25,7 @@ type Config struct {
 	TimeLayout string
 	Window     string // "tumbling:1m", "hopping:1m/10s", "session:30s"; default: no windows
 	Aggregate  string // "count() as n, sum(expr) as total"; needs Window
+	Enrich     []Enrichment
 
 	// Arrivals says that the source stamps its records with their arrival (Record.Arrived). It is then
 	// the event time when Time is empty. Without either, a window is refused.
@@ -38,7 +39,7 @@ type Config struct {
 type Query struct {
 	paths      paths
 	plan       *fields.Plan
-	where      *expression
+	where      []*expression // all must hold
 	require    []requirement
 	items      []item // of rows without windows
 	star       bool   // items has a *
@@ -53,6 +54,11 @@ type Query struct {
 	columns    []string
 	settings   stream.Plan
 	absent     absence
+
+	joins       []*Join
+	joined      []bool        // by slot: it is filled from a row, not from the record
+	whereJoined []*expression // of where, what waits for rows
+	keyJoined   bool          // the key does
 }
 
 type requirement struct {
@@ -67,6 +73,9 @@ func Compile(cfg Config) (*Query, error) {
 	if err := q.compile(cfg); err != nil {
 		return nil, err
 	}
+	if err := q.settleJoins(); err != nil {
+		return nil, err
+	}
 	var err error
 	if q.plan, err = fields.Compile(q.paths.list...); err != nil {
 		return nil, refuse("--where", "name fewer fields", "%s", err)
@@ -76,10 +85,12 @@ func Compile(cfg Config) (*Query, error) {
 }
 
 func (q *Query) compile(cfg Config) error {
+	if err := q.compileJoins(cfg); err != nil {
+		return err
+	}
 	record := &scope{paths: &q.paths}
 	if strings.TrimSpace(cfg.Where) != "" {
-		var err error
-		if q.where, err = record.condition("--where", cfg.Where); err != nil {
+		if err := q.compileWhere(record, cfg.Where); err != nil {
 			return err
 		}
 	}
@@ -105,6 +116,28 @@ func (q *Query) compile(cfg Config) error {
 		return err
 	}
 	q.settle(cfg)
+	return nil
+}
+
+// compileWhere compiles --where, with enrichments in the parts that decide one after the other, so that a
+// record which the first of them excludes need not be looked up.
+func (q *Query) compileWhere(record *scope, text string) error {
+	whole, err := record.condition("--where", text)
+	if err != nil {
+		return err
+	}
+	q.where = []*expression{whole}
+	if len(q.joins) == 0 {
+		return nil
+	}
+	q.where = nil
+	for _, part := range conjuncts(whole.tree) {
+		x, err := record.compile("--where", text, part)
+		if err != nil {
+			return err
+		}
+		q.where = append(q.where, x)
+	}
 	return nil
 }
 
@@ -203,6 +236,9 @@ func (q *Query) compileTime(cfg Config, selected *scope) error {
 	tree, err := pathTree(flag, field)
 	if err != nil {
 		return err
+	}
+	if path, _ := pathOf(tree); q.join(path[0]) != nil {
+		return refuse(flag, "name a field of the record", "%s comes from --enrich, and the watermark moves before anything is looked up", field)
 	}
 	open := *selected
 	open.closed = false

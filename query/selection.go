@@ -87,12 +87,20 @@ func (d *decoder) row(record []byte) ([]byte, error) {
 		if it.star {
 			for j := range d.members {
 				m := &d.members[j]
-				if len(d.q.items) > 1 && d.q.selected[m.Key] {
+				if len(d.q.items) > 1 && d.q.selected[m.Key] || d.q.join(m.Key) != nil {
 					continue
 				}
 				next()
 				out = append(appendString(out, m.Key), ':')
 				out = m.Value.AppendJSON(out)
+			}
+			for _, j := range d.q.joins {
+				if len(d.q.items) > 1 && d.q.selected[j.name] {
+					continue
+				}
+				next()
+				out = append(appendString(out, j.name), ':')
+				out = d.slots[j.row].AppendJSON(out)
 			}
 			continue
 		}
