@@ -15,9 +15,6 @@ import (
 	"github.com/millstream/millstream/enrich"
 )
 
-// mostRow is the most bytes of a row's JSON. An item has at most 400 KB, which escapes can make more of.
-const mostRow = 1 << 20
-
 // projection is what is read of an item. Its zero value is all.
 type projection struct {
 	expression *string
@@ -90,8 +87,8 @@ func (p projection) row(it item) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %w", enrich.ErrMalformed, err)
 	}
 	row := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-	if len(row) > mostRow {
-		return nil, fmt.Errorf("%w: %d bytes of JSON, more than %d", enrich.ErrMalformed, len(row), mostRow)
+	if len(row) > enrich.MaxRow {
+		return nil, fmt.Errorf("%w: %d bytes of JSON, more than %d", enrich.ErrMalformed, len(row), enrich.MaxRow)
 	}
 	return row, nil
 }

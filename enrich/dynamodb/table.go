@@ -121,11 +121,10 @@ func New(ctx context.Context, o Options) (*Table, error) {
 		return nil, fmt.Errorf("dynamodb: table %s: %w", t.name, err)
 	}
 	t.projection = project(o.Select, t.partition.name, t.sort.name)
-	if _, err := t.Lookup(ctx, []string{t.partition.probe()}); err != nil {
-		var partly *enrich.Failed[string] // the table could be read: that the row could not is nobody's fault yet
-		if !errors.As(err, &partly) {
-			return nil, err
-		}
+	_, err := t.Lookup(ctx, []string{t.partition.probe()})
+	var partly *enrich.Failed[string] // a row that cannot be read, or a table that is throttled, is no reason not to start
+	if err != nil && !errors.As(err, &partly) && cloud.Classify(err) != cloud.Throttled {
+		return nil, err
 	}
 	return t, nil
 }

@@ -303,7 +303,6 @@ func TestGivenUp(t *testing.T) {
 func TestNewIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake("S")
-		f.fault = func(string, int, http.ResponseWriter) bool { <-t.Context().Done(); return true }
 		client := awsdynamodb.New(f.client().Options(), func(o *awsdynamodb.Options) { o.HTTPClient = silent{} })
 		began := time.Now()
 		_, err := New(t.Context(), Options{Table: "users", Client: client})
@@ -350,6 +349,14 @@ func TestNew(t *testing.T) {
 		{name: "no DescribeTable", edit: func(f *fake) { f.fault = denied("DescribeTable") }, err: "DescribeTable: access denied", is: cloud.ErrDenied},
 		{name: "no BatchGetItem", edit: func(f *fake) { f.fault = denied("BatchGetItem") }, err: "reading needs dynamodb:DescribeTable and dynamodb:BatchGetItem", is: cloud.ErrDenied},
 		{name: "throttled at once", edit: func(f *fake) { f.left = func(_ int, ids []string) []string { return ids } }},
+		{name: "throttled wholly", edit: func(f *fake) {
+			f.fault = func(operation string, _ int, w http.ResponseWriter) bool {
+				if operation == "BatchGetItem" {
+					refuse(w, refusal{"ProvisionedThroughputExceededException", "later"})
+				}
+				return operation == "BatchGetItem"
+			}
+		}},
 		{name: "a sort key", sort: []string{"kind", "S"}, options: Options{Sort: "kind=profile"}},
 		{name: "a sort key that is a number", sort: []string{"v", "N"}, options: Options{Sort: "v=0"}},
 		{name: "no sort key given", sort: []string{"kind", "S"}, err: "say at which value to read, as sort=kind=VALUE"},
