@@ -22,17 +22,17 @@ const settings = `SELECT set_config('transaction_read_only', 'on', true), set_co
  set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true), set_config('IntervalStyle', 'iso_8601', true),
  set_config('extra_float_digits', '3', true), set_config('bytea_output', 'hex', true)`
 
-// ask sends the query and gives its rows to a. A column of a type that was not met before is looked up, and
+// ask sends the query and gives its rows to c. A column of a type that was not met before is looked up, and
 // then the query is sent again.
-func (t *Table) ask(ctx context.Context, values []string, a *answer) error {
+func (t *Table) ask(ctx context.Context, c *enrich.Collector) error {
 	conn, err := t.pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
-	param := appendArray(nil, values)
+	param := appendArray(nil, c.Values())
 	for range 2 {
-		a.reset()
+		c.Reset()
 		var unknown []uint32
 		err := pipeline(ctx, conn.Conn().PgConn(), t.query, [][]byte{param}, []uint32{t.key.array}, func(rows *pgconn.ResultReader) error {
 			fields := rows.FieldDescriptions()
@@ -42,7 +42,7 @@ func (t *Table) ask(ctx context.Context, values []string, a *answer) error {
 				return nil
 			}
 			for rows.NextRow() {
-				if err := a.add(fields, columns, rows.Values()); err != nil {
+				if err := t.add(c, fields, columns, rows.Values()); err != nil {
 					return err
 				}
 			}
@@ -192,6 +192,22 @@ func (t *Table) open(ctx context.Context, o Options, quoted string) error {
 	return err
 }
 
+// add gives a row to c, as the query has it: the key, when it is valid, and then the columns.
+func (t *Table) add(c *enrich.Collector, fields []pgconn.FieldDescription, columns []column, values [][]byte) error {
+	if values[0] == nil {
+		return nil
+	}
+	value := t.key.read(string(values[0]))
+	if !c.Wants(value) {
+		return nil
+	}
+	row, err := t.row(fields, columns, values)
+	if err == nil && row.JSON == nil {
+		return nil
+	}
+	return c.Add(value, row, err)
+}
+
 // row is the row of the query's values: JSON, and when it is valid. One that never is has no JSON.
 func (t *Table) row(fields []pgconn.FieldDescription, columns []column, values [][]byte) (row enrich.Row, err error) {
 	if t.asOf > 0 {
@@ -238,20 +254,6 @@ func (t *Table) valid(values [][]byte) (from, to instant, err error) {
 		to, err = parseInstant(string(values[t.to]))
 	}
 	return from, to, err
-}
-
-// versions orders rows by the time from which they are valid.
-func versions(rows []enrich.Row) ([]enrich.Row, error) {
-	slices.SortFunc(rows, func(a, b enrich.Row) int { return a.From.Compare(b.From) })
-	for i, r := range rows {
-		switch {
-		case !r.To.IsZero() && r.To.Before(r.From):
-			return nil, fmt.Errorf("%w: a version ends at %s, before it begins at %s", enrich.ErrMalformed, r.To.Format(time.RFC3339Nano), r.From.Format(time.RFC3339Nano))
-		case i > 0 && (rows[i-1].To.IsZero() || r.From.Before(rows[i-1].To)):
-			return nil, fmt.Errorf("%w: two versions are valid at %s", enrich.ErrMalformed, r.From.Format(time.RFC3339Nano))
-		}
-	}
-	return rows, nil
 }
 
 // quoteTable is "table" or "schema.table" as SQL has it, whatever is in the names.

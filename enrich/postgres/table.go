@@ -21,7 +21,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/millstream/millstream/enrich"
@@ -60,8 +59,7 @@ type Options struct {
 // Limits that no caller needs to change.
 const (
 	maxKeys       = 1000
-	maxAnswer     = 64 << 20 // bytes of a call's rows together
-	maxVersions   = 10_000   // of a key
+	maxMessage    = 64 << 20 // bytes of one row as the server sends it
 	verifyTimeout = 10 * time.Second
 )
 
@@ -139,7 +137,7 @@ func (o Options) config() (*pgxpool.Config, error) {
 	conn.Fallbacks, conn.ValidateConnect, conn.SSLNegotiation, conn.RequireAuth = nil, nil, "", ""
 	conn.ConnectTimeout = verifyTimeout
 	conn.RuntimeParams = map[string]string{"client_encoding": "UTF8", "application_name": "millstream"}
-	conn.MaxProtocolMessageBodyLen = maxAnswer
+	conn.MaxProtocolMessageBodyLen = maxMessage
 	mode := o.TLS
 	if ip := net.ParseIP(host); mode == "" && (socket || host == "localhost" || ip != nil && ip.IsLoopback()) {
 		mode = "disable"
@@ -195,106 +193,18 @@ func (t *Table) Lookup(ctx context.Context, keys []string) (map[string][]enrich.
 	if len(keys) > maxKeys {
 		return nil, fmt.Errorf("postgres: %d keys: a call takes %d", len(keys), maxKeys)
 	}
-	asked := make(map[string][]string, len(keys)) // the texts by the value that they are
-	seen := make(map[string]bool, len(keys))
-	values := make([]string, 0, len(keys))
-	for _, key := range keys {
-		value, ok := t.key.value(key)
-		if !ok || seen[key] {
-			continue
-		}
-		seen[key] = true
-		if asked[value] == nil {
-			values = append(values, value)
-		}
-		asked[value] = append(asked[value], key)
-	}
-	if len(values) == 0 {
+	c := enrich.NewCollector(keys, t.key.value, t.asOf > 0)
+	if len(c.Values()) == 0 {
 		return map[string][]enrich.Row{}, nil
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(t.closed, func() { cancel(errors.New("the table is closed")) })()
-	a := &answer{table: t, asked: asked}
-	if err := t.ask(ctx, values, a); err != nil {
+	if err := t.ask(ctx, c); err != nil {
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 			err = fmt.Errorf("%w: %w", cause, err)
 		}
 		return nil, fmt.Errorf("postgres: table %s: %w", t.name, err)
 	}
-	return a.result()
-}
-
-// answer collects the rows of a call by the value of their key.
-type answer struct {
-	table *Table
-	asked map[string][]string
-	rows  map[string][]enrich.Row
-	bad   map[string]error
-	bytes int
-}
-
-func (a *answer) reset() {
-	a.rows, a.bad, a.bytes = make(map[string][]enrich.Row, len(a.asked)), map[string]error{}, 0
-}
-
-// add takes a row as the query has it: the key, its time, and then the columns. An error is the call's end.
-func (a *answer) add(fields []pgconn.FieldDescription, columns []column, values [][]byte) error {
-	if values[0] == nil {
-		return nil
-	}
-	value := a.table.key.read(string(values[0]))
-	if a.asked[value] == nil || a.bad[value] != nil {
-		return nil // equal to what was asked only by the column's collation, or hopeless already
-	}
-	row, err := a.table.row(fields, columns, values)
-	had := len(a.rows[value])
-	switch {
-	case err != nil:
-	case row.JSON == nil:
-		return nil
-	case len(row.JSON) > enrich.MaxRow:
-		err = fmt.Errorf("%w: %d bytes of JSON, the most is %d", enrich.ErrMalformed, len(row.JSON), enrich.MaxRow)
-	case a.table.asOf == 0 && had == 1:
-		err = fmt.Errorf("%w: more than one row has this key", enrich.ErrMalformed)
-	case had == maxVersions:
-		err = fmt.Errorf("%w: more than %d versions", enrich.ErrMalformed, maxVersions)
-	}
-	if err != nil {
-		delete(a.rows, value)
-		a.bad[value] = err
-		return nil
-	}
-	a.bytes += len(row.JSON)
-	if a.bytes > maxAnswer {
-		return fmt.Errorf("the rows of %d keys are more than %d MiB: select fewer columns", len(a.asked), maxAnswer>>20)
-	}
-	a.rows[value] = append(a.rows[value], row)
-	return nil
-}
-
-// result gives every text that was asked the rows of its value.
-func (a *answer) result() (map[string][]enrich.Row, error) {
-	found, failed := make(map[string][]enrich.Row, len(a.rows)), map[string]error{}
-	for value, texts := range a.asked {
-		rows, err := a.rows[value], a.bad[value]
-		if err == nil && a.table.asOf > 0 {
-			rows, err = versions(rows)
-		}
-		for i, text := range texts {
-			switch {
-			case err != nil:
-				failed[text] = err
-			case len(rows) == 0:
-			case i == 0:
-				found[text] = rows
-			default:
-				found[text] = append([]enrich.Row(nil), rows...)
-			}
-		}
-	}
-	if len(failed) > 0 {
-		return found, &enrich.Failed[string]{Keys: failed}
-	}
-	return found, nil
+	return c.Answer()
 }

@@ -156,15 +156,11 @@ func TestVersions(t *testing.T) {
 		{"overlap", "\x00", "\x00", "x"}, {"overlap", "2026-02-01 00:00:00+00", "\x00", "y"},
 		{"backwards", "2026-02-01 00:00:00+00", "2026-01-01 00:00:00+00", "y"}, {"what", "soon", "\x00", "y"},
 	}
-	for i := range maxVersions + 1 {
-		at := time.Unix(int64(i), 0).UTC()
-		f.more = append(f.more, []string{"many", at.Format("2006-01-02 15:04:05+00"), at.Add(time.Second).Format("2006-01-02 15:04:05+00"), ""})
-	}
 	o := f.options()
 	o.ValidFrom, o.ValidTo, o.Select = "since", "until", []string{"tier"}
-	found, err := mustOpen(t, o).Lookup(t.Context(), []string{"a", "overlap", "backwards", "what", "many"})
+	found, err := mustOpen(t, o).Lookup(t.Context(), []string{"a", "overlap", "backwards", "what"})
 	var failed *enrich.Failed[string]
-	if !errors.As(err, &failed) || len(failed.Keys) != 4 || len(found) != 1 {
+	if !errors.As(err, &failed) || len(failed.Keys) != 3 || len(found) != 1 {
 		t.Fatalf("%v", err)
 	}
 	for key, err := range failed.Keys {
@@ -182,26 +178,6 @@ func TestVersions(t *testing.T) {
 `; got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
-}
-
-// TestLargeAnswer: what a call holds is bounded, and more is an error that says so.
-func TestLargeAnswer(t *testing.T) {
-	table := &Table{key: keyType{read: func(s string) string { return s }}}
-	a := &answer{table: table, asked: map[string][]string{}}
-	a.reset()
-	fields, columns := []pgconn.FieldDescription{{Name: "id"}, {Name: "v"}}, make([]column, 2)
-	large := bytes.Repeat([]byte("x"), 1_000_000)
-	for i := range 100 {
-		key := strconv.Itoa(i)
-		a.asked[key] = []string{key}
-		if err := a.add(fields, columns, [][]byte{[]byte(key), large}); err != nil {
-			if i != maxAnswer/1_000_000 || !strings.Contains(err.Error(), "select fewer columns") {
-				t.Errorf("after %d: %v", i, err)
-			}
-			return
-		}
-	}
-	t.Error("100 MB were taken")
 }
 
 // TestRefused: an error of the server is the call's, with its code, and the connection goes on.
