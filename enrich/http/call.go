@@ -119,7 +119,7 @@ func (c *call) batch(ctx context.Context, keys []string) {
 			return
 		}
 		if status == nil {
-			err = fmt.Errorf("%w: larger than %d bytes", enrich.ErrMalformed, maxBatch)
+			err = fmt.Errorf("%w: larger than %d bytes", enrich.ErrMalformed, c.table.most)
 		}
 	}
 	for _, key := range keys {
@@ -132,7 +132,7 @@ func (c *call) post(ctx context.Context, keys []string) error {
 	if err != nil {
 		return err
 	}
-	answer, err := c.table.request(ctx, nethttp.MethodPost, c.table.before, question, maxBatch)
+	answer, err := c.table.request(ctx, nethttp.MethodPost, c.table.before, question, c.table.most)
 	if err != nil {
 		return err
 	}

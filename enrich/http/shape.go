@@ -11,11 +11,10 @@ import (
 
 // inside returns what is at Options.Rows in an answer, which must be one JSON value.
 func (t *Table) inside(answer []byte) (json.RawMessage, error) {
-	var at json.RawMessage
-	if err := json.Unmarshal(answer, &at); err != nil {
-		return nil, fmt.Errorf("the answer is not JSON: %w", err)
+	if !json.Valid(answer) {
+		return nil, errors.New("the answer is not JSON")
 	}
-	return descend(at, t.rows)
+	return descend(answer, t.rows)
 }
 
 // descend returns what is at a path of fields.

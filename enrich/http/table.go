@@ -79,6 +79,7 @@ type Table struct {
 	rows    []string
 	key     []string
 	limit   int
+	most    int // bytes of a batch's answer
 	fields  enrich.Fields
 	slots   chan struct{}
 	workers int
@@ -117,7 +118,7 @@ func New(ctx context.Context, o Options) (*Table, error) {
 }
 
 func open(o Options) (*Table, error) {
-	t := &Table{limit: o.Batch, workers: o.Concurrency, header: o.Header.Clone()}
+	t := &Table{limit: o.Batch, most: maxBatch, workers: o.Concurrency, header: o.Header.Clone()}
 	if t.limit <= 0 {
 		t.limit = 100
 	}

@@ -343,6 +343,7 @@ func TestBatch(t *testing.T) {
 		table := answering(t, c.o, c.handle)
 		like(t, name, outcomes(t.Context(), table, "l", "m", "k", "l"), c.want)
 	}
+	like(t, "huge", outcomes(t.Context(), answering(t, byKey, write(jsonType, `{"k":"`+strings.Repeat("x", maxBatch))), "k"), map[string]string{"k": "!malformed"})
 	numbers := answering(t, inArray, write(jsonType, `[{"id":7},{"id":1.0},{"id":-0.5},{"id":9007199254740993},{"id":1e3},{"id":true}]`))
 	got := outcomes(t.Context(), numbers, "7", "1", "-0.5", "9007199254740993", "1000", "true", "8")
 	if len(got) != 6 || got["9007199254740993"] != `{"id":9007199254740993}` {
@@ -354,7 +355,8 @@ func TestBatch(t *testing.T) {
 // TestBatchInHalves: a batch whose answer, or question, is too large is asked for in parts, and a row that is
 // too large alone does not take others with it.
 func TestBatchInHalves(t *testing.T) {
-	row := `{"a":"` + strings.Repeat("x", 900<<10) + `"}` // 20 of them are more than an answer may be
+	const bound = 64 << 10
+	row := `{"a":"` + strings.Repeat("x", bound/16) + `"}` // 20 of them are more than an answer may be
 	var keys []string
 	for i := range 20 {
 		keys = append(keys, fmt.Sprint(i))
@@ -373,7 +375,7 @@ func TestBatchInHalves(t *testing.T) {
 			for i, key := range keys {
 				text := row
 				if key == poison {
-					text = `{"a":"` + strings.Repeat("x", maxBatch) + `"}`
+					text = `{"a":"` + strings.Repeat("x", bound) + `"}`
 				} else if poison != "" || most < 100 {
 					text = "{}"
 				}
@@ -390,7 +392,9 @@ func TestBatchInHalves(t *testing.T) {
 		most, asked  int
 	}{{"large together", "", 100, 3}, {"one large", "7", 100, 11}, {"a server with a bound", "", 5, 7}} {
 		asked.Store(0)
-		got := outcomes(t.Context(), answering(t, Options{}, rowsOf(c.most, c.poison)), keys...)
+		table := answering(t, Options{}, rowsOf(c.most, c.poison))
+		table.most = bound
+		got := outcomes(t.Context(), table, keys...)
 		for _, key := range keys {
 			if want := map[bool]string{true: "!malformed", false: "{"}[key == c.poison]; !strings.HasPrefix(got[key], want) {
 				t.Errorf("%s: %s is %.40q", c.name, key, got[key])
