@@ -5,17 +5,24 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/millstream/millstream/bucket"
+	"github.com/millstream/millstream/query"
 	"github.com/millstream/millstream/stream"
 )
 
 // Check tries everything that a run with these settings needs, and says which guarantee they mean
 // and which access they take. It reads and writes no record. columns are those of a result row.
 func Check(ctx context.Context, s *Settings, plan stream.Plan, columns []string, out io.Writer) error {
+	return check(ctx, s, plan, columns, nil, nil, out)
+}
+
+// check is Check, with the tables of enrichments.
+func check(ctx context.Context, s *Settings, plan stream.Plan, columns []string, enrichments []enrichment, joins []*query.Join, out io.Writer) error {
 	logger := slog.New(slog.DiscardHandler)
 	if len(s.Sinks) == 0 {
 		return settingf("--sink", "is missing: results would go nowhere. Try --sink stdout: or --sink ./out")
@@ -48,6 +55,18 @@ func Check(ctx context.Context, s *Settings, plan stream.Plan, columns []string,
 	default:
 		line("", "pipeline %q has state: it goes on where it was (millstream checkpoints list)", s.Name)
 	}
+	for i := range enrichments {
+		e := enrichments[i] // a copy: opening it takes its parameters
+		if len(e.query.Select) == 0 {
+			e.query.Select = joins[i].Fields()
+		}
+		table, err := openTable(ctx, &e, logger)
+		if err != nil {
+			return err
+		}
+		w.closing(table.Close)
+		line("enrich", "%s = %s: %s", joins[i], strings.TrimSuffix(shown(e.raw), ":"), e.describe())
+	}
 	for i, raw := range s.Sinks {
 		if err := checkSink(ctx, "--sink", raw); err != nil {
 			return err
@@ -67,7 +86,7 @@ func Check(ctx context.Context, s *Settings, plan stream.Plan, columns []string,
 	}
 	line("dead letter", "%s", w.letters.where)
 	line("rows", "%s", strings.Join(columns, ", "))
-	for i, a := range s.access() {
+	for i, a := range slices.Concat(s.access(), tableAccess(enrichments)) {
 		label := ""
 		if i == 0 {
 			label = "access"

@@ -30,11 +30,17 @@ const drainDeadline = 100 * time.Second
 // kept. The last line that it logs is the pipeline's ledger. A *SettingError means that nothing was
 // started.
 func Run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, stderr io.Writer) error {
-	return run(ctx, p, s, stderr, func(*slog.Logger) {})
+	return run(ctx, p, s, stderr, hooks{})
 }
 
-// run is Run with a last word before the ledger.
-func run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, stderr io.Writer, atEnd func(*slog.Logger)) error {
+// hooks are what a query adds to a run.
+type hooks struct {
+	opened func(context.Context, *wiring, *slog.Logger) error // store, source and sinks are open
+	ended  func(*slog.Logger)                                 // a last word before the ledger
+}
+
+// run is Run with hooks, each of which may be nil.
+func run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, stderr io.Writer, h hooks) error {
 	logger, err := newLogger(s, stderr)
 	if err != nil {
 		return err
@@ -52,10 +58,15 @@ func run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, s
 	if err := apply(p, s, w); err != nil {
 		return err
 	}
+	if h.opened != nil {
+		if err := h.opened(ctx, w, logger); err != nil {
+			return err
+		}
+	}
 	if err := p.Validate(); err != nil {
 		return settingf("pipeline", "%s", strings.TrimPrefix(err.Error(), "pipeline: "))
 	}
-	group := &watchedGroup{Group: w.store.Group()}
+	group := &watchedGroup{Group: w.store.Group(), caches: w.caches}
 	if err := serveHTTP(ctx, s, group, logger); err != nil {
 		return err
 	}
@@ -87,7 +98,9 @@ func run[E, R any](ctx context.Context, p *stream.Pipeline[E, R], s *Settings, s
 		}
 	}
 	w.letters.summary()
-	atEnd(logger)
+	if h.ended != nil {
+		h.ended(logger)
+	}
 	return errors.Join(explain(runErr), w.ledger(logger))
 }
 
@@ -123,6 +136,7 @@ type wiring struct {
 	source   openedSource
 	sinks    []stream.Sink
 	letters  *letters
+	caches   []namedCache // of enrichments
 	closers  []func() error
 }
 

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/millstream/millstream/enrich"
 	"github.com/millstream/millstream/stream"
 )
 
@@ -26,6 +27,8 @@ type StatusReport struct {
 	HeldSince   time.Time         `json:"held_since,omitzero"`
 	OpenWindows int               `json:"open_windows"`
 	Partitions  []PartitionStatus `json:"partitions"`
+	// Enrich has what the lookups of this instance did, by enrichment.
+	Enrich map[string]enrich.Stats `json:"enrich,omitempty"`
 }
 
 // PartitionStatus is one partition owned by this instance, or the merger.
@@ -63,6 +66,8 @@ func partitionStatus(a *stream.Assignment) PartitionStatus {
 // watchedGroup remembers the assignments that its group is serving.
 type watchedGroup struct {
 	stream.Group
+	caches []namedCache
+
 	mu   sync.Mutex
 	live map[*stream.Assignment]bool
 }
@@ -94,6 +99,12 @@ func (g *watchedGroup) report(ctx context.Context, name string) StatusReport {
 	g.mu.Unlock()
 	slices.SortFunc(as, func(a, b *stream.Assignment) int { return strings.Compare(a.Partition, b.Partition) })
 	r := StatusReport{Name: name, Partitions: []PartitionStatus{}}
+	for _, c := range g.caches {
+		if r.Enrich == nil {
+			r.Enrich = make(map[string]enrich.Stats, len(g.caches))
+		}
+		r.Enrich[c.name] = c.cache.Stats()
+	}
 	for i, a := range as {
 		p := partitionStatus(a)
 		r.Partitions = append(r.Partitions, p)

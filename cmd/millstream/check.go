@@ -14,14 +14,14 @@ func checkCommand() *cobra.Command {
 		Short: "Try everything a run with these flags needs; print the guarantee and the access it takes",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			q, err := s.Compile()
-			if err != nil {
-				return err
-			}
 			if ddl {
+				q, err := s.Compile()
+				if err != nil {
+					return err
+				}
 				return service.DDL(&s.Settings, q, cmd.OutOrStdout())
 			}
-			return service.Check(cmd.Context(), &s.Settings, q.Pipeline().Plan(), q.Columns(), cmd.OutOrStdout())
+			return service.CheckQuery(cmd.Context(), s, cmd.OutOrStdout())
 		},
 	}
 	s.Register(cmd.Flags())

@@ -1,0 +1,196 @@
+package service
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	nethttp "net/http"
+	"strconv"
+	"strings"
+
+	"github.com/millstream/millstream/enrich"
+	"github.com/millstream/millstream/enrich/azuretables"
+	"github.com/millstream/millstream/enrich/dynamodb"
+	enrichhttp "github.com/millstream/millstream/enrich/http"
+	"github.com/millstream/millstream/enrich/postgres"
+	"github.com/millstream/millstream/enrich/redis"
+)
+
+// openTable is the one switch from URLs to the tables of enrichments.
+func openTable(ctx context.Context, e *enrichment, logger *slog.Logger) (enrich.Table, error) {
+	ctx, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
+	var table enrich.Table
+	var err error
+	switch e.scheme {
+	case "dynamodb":
+		table, err = openDynamoDB(ctx, e)
+	case "aztables":
+		table, err = openAzureTables(ctx, e)
+	case "redis", "rediss":
+		table, err = openRedis(ctx, e, logger)
+	case "postgres":
+		table, err = openPostgres(ctx, e, logger)
+	case "http", "https":
+		table, err = openHTTPTable(ctx, e)
+	default:
+		return nil, e.unknown()
+	}
+	if err != nil {
+		return nil, unusable(enrichSetting, err, "%s: %v", e.query.Name)
+	}
+	return table, nil
+}
+
+// place splits what stands between scheme and parameters at its slashes, into n parts.
+func (e *enrichment) place(n int, want string) ([]string, error) {
+	parts := strings.Split(strings.Trim(e.location.rest, "/"), "/")
+	if len(parts) != n || parts[0] == "" {
+		return nil, settingf(enrichSetting, "%s: write %s", e.query.Name, want)
+	}
+	return parts, nil
+}
+
+// number reads a parameter that counts something; 0 if it is not there.
+func (e *enrichment) number(name string) (int, error) {
+	text := e.params.Get(name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return 0, settingf(enrichSetting, "%s: %s=%s: want a number", e.query.Name, name, text)
+	}
+	return n, nil
+}
+
+// timeless refuses as-of= where tables do not say for which time rows are valid.
+func (e *enrichment) timeless() error {
+	if e.asOf != nil {
+		return settingf(enrichSetting, "%s: as-of= is for file tables and SQL", e.query.Name)
+	}
+	return nil
+}
+
+// openDynamoDB opens dynamodb://TABLE?key=&sort=&consistent=&region=&endpoint=.
+func openDynamoDB(ctx context.Context, e *enrichment) (enrich.Table, error) {
+	if err := errors.Join(e.only("key", "sort", "consistent", "region", "endpoint"), e.timeless()); err != nil {
+		return nil, err
+	}
+	consistent, err := e.truth("consistent", false)
+	if err != nil {
+		return nil, err
+	}
+	return dynamodb.New(ctx, dynamodb.Options{Table: e.location.rest, Region: e.params.Get("region"), Endpoint: e.params.Get("endpoint"),
+		Key: e.params.Get("key"), Sort: e.params.Get("sort"), Select: e.query.Select, Consistent: consistent})
+}
+
+// openAzureTables opens aztables://ACCOUNT/TABLE?partition=&row=&endpoint=&account-key=&sas=.
+func openAzureTables(ctx context.Context, e *enrichment) (enrich.Table, error) {
+	if err := errors.Join(e.only("partition", "row", "endpoint", "account-key", "sas"), e.timeless()); err != nil {
+		return nil, err
+	}
+	parts, err := e.place(2, "aztables://ACCOUNT/TABLE")
+	if err != nil {
+		return nil, err
+	}
+	return azuretables.New(ctx, azuretables.Options{Account: parts[0], Table: parts[1], Endpoint: e.params.Get("endpoint"),
+		Key: e.params.Get("account-key"), SAS: e.params.Get("sas"), Partition: e.params.Get("partition"), Row: e.params.Get("row"), Select: e.query.Select})
+}
+
+// openRedis opens redis://HOST:PORT[,…][/DB]?prefix=&kind=json|hash&cluster=&user=&password=; rediss:// is encrypted.
+func openRedis(ctx context.Context, e *enrichment, logger *slog.Logger) (enrich.Table, error) {
+	if err := errors.Join(e.only("prefix", "kind", "cluster", "user", "password"), e.timeless()); err != nil {
+		return nil, err
+	}
+	hosts, db, _ := strings.Cut(e.location.rest, "/")
+	o := redis.Options{Prefix: e.params.Get("prefix"), Kind: redis.Kind(e.params.Get("kind")), Username: e.params.Get("user"),
+		Password: e.params.Get("password"), Select: e.query.Select, Logger: logger}
+	if hosts != "" {
+		o.Address = strings.Split(hosts, ",")
+	}
+	var err error
+	if db != "" {
+		if o.DB, err = strconv.Atoi(db); err != nil {
+			return nil, settingf(enrichSetting, "%s: %q is not the number of a database", e.query.Name, db)
+		}
+	}
+	if o.Cluster, err = e.truth("cluster", false); err != nil {
+		return nil, err
+	}
+	if e.scheme == "rediss" {
+		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return redis.New(ctx, o)
+}
+
+// validity returns the two fields of as-of=.
+func (e *enrichment) validity() (from, to string) {
+	if e.asOf == nil {
+		return "", ""
+	}
+	return e.asOf[0], e.asOf[1]
+}
+
+// openPostgres opens postgres://HOST[:PORT]/DATABASE/[SCHEMA.]TABLE?key=&user=&password=&tls=&ca=.
+func openPostgres(ctx context.Context, e *enrichment, logger *slog.Logger) (enrich.Table, error) {
+	if err := e.only("key", "user", "password", "tls", "ca"); err != nil {
+		return nil, err
+	}
+	parts, err := e.place(3, "postgres://HOST[:PORT]/DATABASE/TABLE")
+	if err != nil {
+		return nil, err
+	}
+	from, to := e.validity()
+	return postgres.New(ctx, postgres.Options{Address: parts[0], Database: parts[1], Table: parts[2], Key: e.params.Get("key"),
+		User: e.params.Get("user"), Password: e.params.Get("password"), TLS: e.params.Get("tls"), CAFile: e.params.Get("ca"),
+		Select: e.query.Select, ValidFrom: from, ValidTo: to, MaxConns: e.cache.Calls, Logger: logger})
+}
+
+// openHTTPTable opens http(s)://HOST/PATH/{key}?rows=&key=&batch=&probe=&authorization=; other parameters are
+// the interface's own.
+func openHTTPTable(ctx context.Context, e *enrichment) (enrich.Table, error) {
+	if err := e.timeless(); err != nil {
+		return nil, err
+	}
+	batch, err := e.number("batch")
+	if err != nil {
+		return nil, err
+	}
+	o := enrichhttp.Options{Rows: e.params.Get("rows"), Key: e.params.Get("key"), Batch: batch, Probe: e.params.Get("probe"), Select: e.query.Select}
+	if authorization := e.params.Get("authorization"); authorization != "" {
+		o.Header = nethttp.Header{"Authorization": {authorization}}
+	}
+	for _, ours := range []string{"rows", "key", "batch", "probe", "authorization"} {
+		e.params.Del(ours)
+	}
+	o.URL = e.scheme + "://" + e.location.rest
+	if len(e.params) > 0 {
+		// Braces are ours: {key} may stand in a parameter.
+		o.URL += "?" + strings.NewReplacer("%7B", "{", "%7D", "}").Replace(e.params.Encode())
+	}
+	return enrichhttp.New(ctx, o)
+}
+
+// tableAccess lists the permissions that the tables of enrichments need.
+func tableAccess(enrichments []enrichment) []string {
+	var lines []string
+	for i := range enrichments {
+		e := &enrichments[i]
+		where := strings.Trim(e.location.rest, "/")
+		switch e.scheme {
+		case "dynamodb":
+			lines = append(lines, "dynamodb:DescribeTable, dynamodb:BatchGetItem on table "+where)
+		case "aztables":
+			lines = append(lines, "Storage Table Data Reader on table "+where)
+		case "postgres":
+			lines = append(lines, "SELECT on "+where+", USAGE on its schema")
+		case "redis", "rediss":
+			lines = append(lines, "+mget +hmget +hgetall on the keys of "+where)
+		case "http", "https":
+			lines = append(lines, "requests to "+e.scheme+"://"+where)
+		}
+	}
+	return lines
+}
