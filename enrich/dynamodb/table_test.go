@@ -130,14 +130,14 @@ func TestLargeItems(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake("S")
 		table := open(t, f, Options{})
-		keys := fill(t, f, 40, strings.Repeat("x", 350<<10))
+		keys := fill(t, f, 20, strings.Repeat("x", 350<<10))
 		f.left = func(_ int, ids []string) []string { return ids[min(3, len(ids)):] }
 		began := time.Now()
 		found, err := table.Lookup(t.Context(), keys)
 		if err != nil || len(found) != len(keys) || time.Since(began) != 0 {
 			t.Fatalf("%d rows after %v, %v", len(found), time.Since(began), err)
 		}
-		if calls := f.calls["BatchGetItem"]; calls != 1+14 {
+		if calls := f.calls["BatchGetItem"]; calls != 1+7 {
 			t.Errorf("%d calls", calls)
 		}
 	})
@@ -288,6 +288,18 @@ func TestGivenUp(t *testing.T) {
 		if found != nil || !errors.Is(err, context.Canceled) || errors.As(err, &failed) || f.unprocessed != 2 {
 			t.Errorf("%v, %v after the context was cancelled in a pause", found, err)
 		}
+		ctx, cancel = context.WithCancel(t.Context())
+		f.fault = func(_ string, call int, _ http.ResponseWriter) bool {
+			if call == 3 { // the second of this lookup
+				cancel()
+			}
+			return call == 3
+		}
+		found, err = table.Lookup(ctx, []string{"a", "b", "c"})
+		if found != nil || !errors.Is(err, context.Canceled) || errors.As(err, &failed) || f.unprocessed != 4 {
+			t.Errorf("%v, %v after the context was cancelled in a later answer", found, err)
+		}
+		f.fault = nil
 		time.AfterFunc(pause/4, func() { _ = table.Close() })
 		if found, err := table.Lookup(t.Context(), []string{"a", "b", "c"}); found != nil || !errors.Is(err, errClosed) {
 			t.Errorf("%v, %v of a table that was closed meanwhile", found, err)
@@ -511,6 +523,13 @@ func TestKeyTexts(t *testing.T) {
 			t.Errorf("%s: asked for nothing", c.kind)
 		}
 	}
+}
+
+// A binary key has one text only.
+func TestBinaryKey(t *testing.T) {
+	f := newFake("B")
+	put(t, f, item{"id": keyValue("B", "AA==")})
+	want(t, ask(t, open(t, f, Options{}), "AA==", "AB==", "AA==\n", "AA=\r="), "AA==", `{"id":"AA=="}`)
 }
 
 // Two texts of one number are two keys of the answer.
