@@ -225,13 +225,16 @@ func (c *call) pipeline(ctx context.Context, keys []string, command string, answ
 	}
 	_, sendErr := p.Exec(ctx)
 	for i, key := range keys {
+		// Only what was received counts. The client leaves commands that it never sent, since a connection
+		// cannot log in, without an error; and in a cluster it gives those that are answered one, when the
+		// time is over before all are.
 		value, err := commands[i].Result()
-		if err == nil && value == nil {
-			// Never sent: when a connection cannot log in, the client leaves its commands without an error.
-			if err = errors.New("not answered"); sendErr != nil {
-				err = sendErr
-			}
-		} else if err == nil {
+		switch {
+		case err == nil && value == nil && sendErr != nil:
+			err = sendErr
+		case err == nil && value == nil:
+			err = errors.New("not answered")
+		case err == nil, isWhole(value) && isTime(err):
 			err = answered(key, value)
 		}
 		switch {
@@ -245,6 +248,24 @@ func (c *call) pipeline(ctx context.Context, keys []string, command string, answ
 		}
 	}
 	return tooLarge
+}
+
+// isWhole reports whether a value beside an error was received: the client leaves zero values where it was not.
+func isWhole(value any) bool {
+	switch value := value.(type) {
+	case string:
+		return value != ""
+	case []any:
+		return value != nil
+	case int64:
+		return value != 0
+	}
+	return false
+}
+
+// isTime reports whether an error is that of a context; a connection that is waited for too long has its own.
+func isTime(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 // object is a hash's fields as JSON, by name.

@@ -207,7 +207,7 @@ func (t *Table) commands() string {
 		all = "+get"
 	}
 	if !t.single {
-		all += " +cluster|slots +command"
+		all += " +cluster|slots"
 	}
 	return all
 }

@@ -2,12 +2,15 @@ package redis
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -330,6 +333,10 @@ func TestLargeAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer table.Close()
+	_ = m.Set("third", row(most/3))
+	for range 10 { // the bound is a call's, not the connection's
+		wants(t, table, map[string]string{"third": row(most / 3)})
+	}
 	var keys []string
 	for i := range 100 {
 		keys = append(keys, fmt.Sprint("fits", i))
@@ -379,6 +386,35 @@ func TestHalfACluster(t *testing.T) {
 	wants(t, table, want)
 	if _, err := table.Lookup(t.Context(), onB); err == nil || errors.As(err, new(*enrich.Failed[string])) {
 		t.Errorf("of the node that is away: %v", err)
+	}
+}
+
+// TestSilentNode: when a node of a cluster does not answer in time, what the others have answered stands.
+func TestSilentNode(t *testing.T) {
+	a, b, o := half(t)
+	table := openTable(t, o)
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	b.Server().SetPreHook(func(_ *server.Peer, _ string, _ ...string) bool {
+		<-release
+		return false
+	})
+	var keys []string
+	for i := range 20 {
+		keys = append(keys, fmt.Sprint(i))
+		if i%2 == 0 {
+			_ = a.Set("user:"+keys[i], "{}")
+		}
+		_ = b.Set("user:"+keys[i], "{}")
+	}
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
+		rows, err := table.Lookup(ctx, keys)
+		cancel()
+		var failed *enrich.Failed[string]
+		if !errors.As(err, &failed) || len(failed.Keys) == 0 || len(rows) == 0 || len(failed.Keys)+len(rows) == len(keys) {
+			t.Errorf("%v, %v", rows, err) // rows, absent ones, and those of the silent node
+		}
 	}
 }
 
@@ -447,6 +483,32 @@ func TestClosed(t *testing.T) {
 	}
 	if _, err := table.Lookup(t.Context(), []string{"a"}); err == nil {
 		t.Error("a closed table answers")
+	}
+}
+
+func TestTLS(t *testing.T) {
+	https := httptest.NewTLSServer(nil) // for its certificate
+	t.Cleanup(https.Close)
+	m, err := miniredis.RunTLS(&tls.Config{Certificates: https.TLS.Certificates})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	_ = m.Set("user:a", "{}")
+	roots := x509.NewCertPool()
+	roots.AddCert(https.Certificate())
+	o := options(m)
+	for _, o.Cluster = range []bool{false, true} {
+		o.TLS = &tls.Config{RootCAs: roots}
+		wants(t, openTable(t, o), map[string]string{"a": "{}", "b": ""})
+		for want, config := range map[string]*tls.Config{"certificate signed by unknown authority": {}, "": nil} {
+			o.TLS = config
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			if _, err := New(ctx, o); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, not %q", err, want)
+			}
+			cancel()
+		}
 	}
 }
 
