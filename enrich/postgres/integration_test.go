@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -143,11 +142,11 @@ func TestIntegrationSuite(t *testing.T) {
 
 func (s *server) harness(t *testing.T, column string, keys []string, number func(i int) string) *enrichtest.Harness {
 	o := s.create(t, "users", `CREATE TABLE %s (id `+column+` PRIMARY KEY, tier text, n double precision, nested jsonb)`)
-	relay := startRelay(t, o.Address)
-	o.Address = relay.listener.Addr().String()
+	relay := enrichtest.NewRelay(t, o.Address)
+	o.Address = relay.Address
 	name, cast := quote(s.schema)+".users", "$1::text::"+strings.TrimSuffix(column, ` COLLATE "C"`)
 	return &enrichtest.Harness{
-		Table: open(t, o), KeyField: "id", Keys: keys, Number: number, Down: relay.stop,
+		Table: open(t, o), KeyField: "id", Keys: keys, Number: number, Down: relay.Down,
 		Put: func(ctx context.Context, key string, row map[string]any) error {
 			nested, err := json.Marshal(row["nested"])
 			if err != nil {
@@ -173,62 +172,6 @@ func (s *server) harness(t *testing.T, column string, keys []string, number func
 			o.Select = fields[:1]
 			return New(t.Context(), o)
 		},
-	}
-}
-
-// relay passes bytes on until it is stopped.
-type relay struct {
-	listener net.Listener
-	mu       sync.Mutex
-	conns    []net.Conn
-	stopped  bool
-}
-
-func startRelay(t *testing.T, to string) *relay {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &relay{listener: listener}
-	t.Cleanup(r.stop)
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", to)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			r.add(client, server)
-			go func() { _, _ = server.(*net.TCPConn).ReadFrom(client); _ = server.Close() }()
-			go func() { _, _ = client.(*net.TCPConn).ReadFrom(server); _ = client.Close() }()
-		}
-	}()
-	return r
-}
-
-func (r *relay) add(conns ...net.Conn) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.conns = append(r.conns, conns...)
-	if r.stopped {
-		for _, c := range conns {
-			_ = c.Close()
-		}
-	}
-}
-
-func (r *relay) stop() {
-	_ = r.listener.Close()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.stopped = true
-	for _, c := range r.conns {
-		_ = c.Close()
 	}
 }
 
