@@ -83,6 +83,7 @@ type Table struct {
 	fields  enrich.Fields
 	slots   chan struct{}
 	workers int
+	idle    func() // closes connections; nil when they are not the table's own
 
 	closed context.Context // done after Close
 	close  context.CancelCauseFunc
@@ -142,10 +143,13 @@ func open(o Options) (*Table, error) {
 	if t.key != nil && t.place != nowhere {
 		return nil, errors.New("a URL with {key} answers with one row: leave Key out, or {key}")
 	}
-	t.client = &nethttp.Client{Transport: transport(t.workers)}
 	if o.Client != nil {
 		c := *o.Client
 		t.client = &c
+	} else {
+		connections := transport(t.workers)
+		t.client = &nethttp.Client{Transport: connections}
+		t.idle = connections.CloseIdleConnections
 	}
 	t.client.CheckRedirect = sameHost
 	t.closed, t.close = context.WithCancelCause(context.Background())
@@ -236,10 +240,12 @@ func (e *redirectError) Error() string { return e.text }
 // Limit returns Options.Batch.
 func (t *Table) Limit() int { return t.limit }
 
-// Close closes connections. Lookups that are under way fail.
+// Close closes connections, except those of Options.Client. Lookups that are under way fail.
 func (t *Table) Close() error {
 	t.close(errClosed)
-	t.client.CloseIdleConnections()
+	if t.idle != nil {
+		t.idle()
+	}
 	return nil
 }
 

@@ -1,6 +1,8 @@
 package http
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -207,6 +209,18 @@ func raw(text string) nethttp.HandlerFunc {
 	}
 }
 
+func compressed(body string) nethttp.HandlerFunc {
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	_, _ = w.Write([]byte(body))
+	_ = w.Close()
+	return func(w nethttp.ResponseWriter, _ *nethttp.Request) {
+		w.Header().Set("Content-Type", jsonType)
+		w.Header().Set("Content-Encoding", "gzip")
+		_, _ = w.Write(out.Bytes())
+	}
+}
+
 const jsonType = "application/json"
 
 // TestOneByOne: what an answer says of its key, beside one that is answered well.
@@ -229,6 +243,8 @@ func TestOneByOne(t *testing.T) {
 		"null":             {Options{}, write(jsonType, ` null `), ""},
 		"404":              {Options{}, status(404), ""},
 		"410":              {Options{}, status(410), ""},
+		"compressed":       {Options{}, compressed(`{"a":1}`), `{"a":1}`},
+		"compressed, huge": {Options{}, compressed(`{"a":"` + strings.Repeat("x", 8<<20) + `"}`), "!malformed"},
 		"array":            {Options{}, write(jsonType, `[{}]`), "!malformed"},
 		"string":           {Options{}, write(jsonType, `"{}"`), "!malformed"},
 		"empty":            {Options{}, write(jsonType, ``), "!malformed"},
@@ -470,47 +486,82 @@ func TestSecretsStayHome(t *testing.T) {
 // TestBounded: no more requests at once than Concurrency, of all calls together, over as many connections,
 // which are used again.
 func TestBounded(t *testing.T) {
-	var now, most, connections atomic.Int32
-	gate := make(chan struct{})
-	s := httptest.NewUnstartedServer(nethttp.HandlerFunc(func(w nethttp.ResponseWriter, _ *nethttp.Request) {
-		n := now.Add(1)
-		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-		}
-		if n == 4 {
-			close(gate) // four are here at once
-		}
-		<-gate
-		now.Add(-1)
-		w.WriteHeader(nethttp.StatusNotFound)
-		_, _ = w.Write(make([]byte, 4000))
-	}))
-	s.Config.ConnState = func(_ net.Conn, state nethttp.ConnState) {
-		if state == nethttp.StateNew {
-			connections.Add(1)
-		}
-	}
-	s.Start()
-	t.Cleanup(s.Close)
-	table, err := open(Options{URL: s.URL + "/{key}", Concurrency: 4})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	for call := range 3 {
-		wg.Go(func() {
-			var keys []string
-			for i := range 50 {
-				keys = append(keys, fmt.Sprint(call, "-", i))
+	for _, http2 := range []bool{false, true} {
+		var now, most, connections atomic.Int32
+		gate := make(chan struct{})
+		s := httptest.NewUnstartedServer(nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+			n := now.Add(1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 			}
-			like(t, "bounded", outcomes(t.Context(), table, keys...), map[string]string{})
-		})
+			if n == 4 && most.Load() == 4 {
+				select {
+				case <-gate:
+				default:
+					close(gate) // four are here at once
+				}
+			}
+			<-gate
+			now.Add(-1)
+			if http2 != (r.ProtoMajor == 2) {
+				t.Errorf("protocol %s", r.Proto)
+			}
+			w.WriteHeader(nethttp.StatusNotFound)
+			_, _ = w.Write(make([]byte, 4000))
+		}))
+		s.Config.ConnState = func(_ net.Conn, state nethttp.ConnState) {
+			if state == nethttp.StateNew {
+				connections.Add(1)
+			}
+		}
+		o := Options{Concurrency: 4}
+		if s.EnableHTTP2 = http2; http2 {
+			s.StartTLS()
+			o.Client = s.Client()
+		} else {
+			s.Start()
+		}
+		t.Cleanup(s.Close)
+		o.URL = s.URL + "/{key}"
+		table, err := open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for call := range 3 {
+			wg.Go(func() {
+				var keys []string
+				for i := range 50 {
+					keys = append(keys, fmt.Sprint(call, "-", i))
+				}
+				like(t, "bounded", outcomes(t.Context(), table, keys...), map[string]string{})
+			})
+		}
+		wg.Wait()
+		if most.Load() != 4 || connections.Load() > 4 {
+			t.Errorf("HTTP/2 %v: %d at once over %d connections", http2, most.Load(), connections.Load())
+		}
+		if err := table.Close(); err != nil {
+			t.Error(err)
+		}
 	}
-	wg.Wait()
-	if most.Load() != 4 || connections.Load() > 4 {
-		t.Errorf("%d at once over %d connections", most.Load(), connections.Load())
-	}
-	if err := table.Close(); err != nil {
-		t.Error(err)
+}
+
+// TestEndless: a body without an end is left at its bound.
+func TestEndless(t *testing.T) {
+	written := make(chan int, 1)
+	table := answering(t, Options{URL: "/{key}"}, func(w nethttp.ResponseWriter, _ *nethttp.Request) {
+		chunk, n := bytes.Repeat([]byte(" "), 1<<20), 0
+		for n < 64<<20 {
+			m, err := w.Write(chunk)
+			if n += m; err != nil {
+				break
+			}
+		}
+		written <- n
+	})
+	like(t, "endless", outcomes(t.Context(), table, "k"), map[string]string{"k": "!malformed"})
+	if n := <-written; n >= 64<<20 {
+		t.Errorf("%d bytes were taken", n)
 	}
 }
 
