@@ -56,7 +56,7 @@ const (
 // Options says which keys to read, and where. All may be left out.
 type Options struct {
 	// Address is the server's host:port, or several nodes of a cluster, of which one that answers is enough.
-	// Default: localhost:6379.
+	// Without a port it is 6379. Default: localhost.
 	Address []string
 	// Cluster says that the server is a cluster, whose other nodes are found by asking.
 	Cluster bool
@@ -114,8 +114,11 @@ func open(o Options, most int) (*Table, error) {
 	if len(o.Address) == 0 {
 		o.Address = []string{"localhost:6379"}
 	}
-	for _, address := range o.Address {
-		if _, _, err := net.SplitHostPort(address); err != nil {
+	o.Address = slices.Clone(o.Address)
+	for i, address := range o.Address {
+		if !strings.Contains(address, ":") && address != "" {
+			o.Address[i] = address + ":6379"
+		} else if _, _, err := net.SplitHostPort(address); err != nil {
 			return nil, fmt.Errorf("address: give host:port, such as localhost:6379: %w", err)
 		}
 	}
