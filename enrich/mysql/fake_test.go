@@ -26,6 +26,7 @@ type fake struct {
 	rows    map[any][]driver.Value
 	more    [][]driver.Value // rows besides, sent whatever was asked
 	fail    error
+	refused map[string]error // settings that it does not take
 	down    bool
 	hang    chan struct{} // closed when a query arrives that will not be answered
 
@@ -69,6 +70,9 @@ func (c *fakeConn) ExecContext(_ context.Context, query string, _ []driver.Named
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.executed = append(c.executed, query)
+	if err := c.refused[query]; err != nil {
+		return nil, err
+	}
 	return driver.ResultNoRows, nil
 }
 

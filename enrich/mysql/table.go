@@ -204,7 +204,12 @@ func tlsConfig(mode, host, caFile string) (*tls.Config, error) {
 type session struct{ driver.Connector }
 
 // settings are the statements of a new session.
-var settings = []string{"SET NAMES utf8mb4", "SET SESSION time_zone = '+00:00', autocommit = 1", "SET SESSION TRANSACTION READ ONLY"}
+var settings = []string{"SET NAMES utf8mb4", "SET SESSION time_zone = '+00:00', autocommit = 1", readOnly}
+
+const (
+	readOnly     = "SET SESSION TRANSACTION READ ONLY"
+	notSupported = 1235 // ER_NOT_SUPPORTED_YET
+)
 
 func (s session) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := s.Connector.Connect(ctx)
@@ -216,7 +221,12 @@ func (s session) Connect(ctx context.Context) (driver.Conn, error) {
 		return nil, errors.Join(errors.New("the driver executes nothing"), conn.Close())
 	}
 	for _, statement := range settings {
-		if _, err := execer.ExecContext(ctx, statement, nil); err != nil {
+		_, err := execer.ExecContext(ctx, statement, nil)
+		var refused *mysql.MySQLError
+		if errors.As(err, &refused) && refused.Number == notSupported && statement == readOnly {
+			continue // TiDB; nothing but SELECT is ever sent
+		}
+		if err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: %w", statement, err), conn.Close())
 		}
 	}

@@ -225,6 +225,23 @@ func TestMariaJSON(t *testing.T) {
 	}
 }
 
+// TestSettings: a session that does not take a setting is not used, unless it knows no read-only sessions.
+func TestSettings(t *testing.T) {
+	for _, statement := range settings {
+		for _, number := range []uint16{notSupported, 1193} {
+			f := newFake()
+			f.refused = map[string]error{statement: &mysql.MySQLError{Number: number}}
+			table, err := open(t.Context(), f.options(), f)
+			if (err == nil) != (statement == readOnly && number == notSupported) || err != nil && !strings.Contains(err.Error(), statement) {
+				t.Errorf("%s, %d: %v", statement, number, err)
+			}
+			if err == nil {
+				_ = table.Close()
+			}
+		}
+	}
+}
+
 // TestRefused: an error of the server is the call's, with its number.
 func TestRefused(t *testing.T) {
 	f := newFake()
