@@ -108,6 +108,9 @@ func (l *lane[E, R]) enrichBatch(ctx context.Context, d *decoded[E]) {
 	}
 }
 
+// record is the record of an event.
+func (d *decoded[E]) record(i int) *Record { return &d.b.Records[d.index[i]] }
+
 // cut forgets everything behind an event's record.
 func (d *decoded[E]) cut(last int) {
 	end := d.index[last] + 1
@@ -127,35 +130,37 @@ func (d *decoded[E]) filtered() int64 {
 func (l *lane[E, R]) decode(d *decoded[E]) {
 	n := len(d.b.Records)
 	if cap(d.events) < n {
-		d.events, d.index = make([]Event[E], 0, n), make([]int32, 0, n)
+		d.events, d.index = make([]Event[E], n), make([]int32, n)
 	}
+	d.events, d.index = d.events[:n], d.index[:n]
 	if d.decoder != nil {
 		d.decoder.Reset()
 	}
+	kept := 0
 	for i := 0; i < n; {
-		i = l.decodeFrom(d, i)
+		i, kept = l.decodeFrom(d, i, kept)
 	}
+	d.events, d.index = d.events[:kept], d.index[:kept]
 }
 
-// decodeFrom decodes records from i on, until the end or a panic, which is that record's.
-func (l *lane[E, R]) decodeFrom(d *decoded[E], i int) (next int) {
-	next = i
-	events, index := d.events, d.index
+// decodeFrom decodes records from i on, until the end or a panic, which is that record's. kept events are
+// there already.
+func (l *lane[E, R]) decodeFrom(d *decoded[E], i, kept int) (next, total int) {
+	next, total = i, kept
 	defer func() {
-		d.events, d.index = events, index
 		if v := recover(); v != nil {
 			d.failed = append(d.failed, failure{int32(next), ReasonUndecodable, fmt.Errorf("panic: %v", v)})
 			next++
 		}
 	}()
-	total := len(events)
-	for ; next < len(d.b.Records); next++ {
-		r := &d.b.Records[next]
+	records, events, index := d.b.Records, d.events, d.index
+	for ; next < len(records); next++ {
+		r := &records[next]
 		if r.Refused != nil {
 			d.failed = append(d.failed, failure{int32(next), r.Refused.Reason, errors.New(r.Refused.Detail)})
 			continue
 		}
-		e := &events[:total+1][total]
+		e := &events[total]
 		var err error
 		if d.decoder != nil {
 			e.refused = nil
@@ -172,8 +177,8 @@ func (l *lane[E, R]) decodeFrom(d *decoded[E], i int) (next int) {
 			}
 			continue
 		}
+		index[total] = int32(next)
 		total++
-		events, index = events[:total], append(index, int32(next))
 	}
-	return next
+	return next, total
 }

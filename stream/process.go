@@ -42,12 +42,11 @@ func (l *lane[E, R]) process(d *decoded[E]) (err error) {
 	if l.known != nil {
 		l.known.count(d.ids)
 	}
-	watermark := l.watermark
-	for i := range d.events {
-		e := &d.events[i]
-		record := &b.Records[d.index[i]]
+	watermark, events := l.watermark, d.events
+	for i := range events {
+		e := &events[i]
 		if e.Time > horizon {
-			l.bury(record, e, ReasonFuture, "decode", nil)
+			l.bury(d.record(i), e, ReasonFuture, "decode", nil)
 			continue
 		}
 		before := watermark
@@ -61,7 +60,7 @@ func (l *lane[E, R]) process(d *decoded[E]) (err error) {
 			if errors.Is(e.refused, Filtered) {
 				l.ledger.Filtered++
 			} else {
-				l.bury(record, e, requireReason(e.refused), "enrich", e.refused)
+				l.bury(d.record(i), e, requireReason(e.refused), "enrich", e.refused)
 			}
 			continue
 		}
@@ -71,16 +70,16 @@ func (l *lane[E, R]) process(d *decoded[E]) (err error) {
 		}
 		if l.p.Require != nil {
 			if err := l.p.Require(e); err != nil {
-				l.bury(record, e, requireReason(err), "require", err)
+				l.bury(d.record(i), e, requireReason(err), "require", err)
 				continue
 			}
 		}
 		ok, err := l.state.Add(e, before)
 		if err != nil {
-			return fmt.Errorf("position %s: %w", record.Position, err)
+			return fmt.Errorf("position %s: %w", d.record(i).Position, err)
 		}
 		if !ok {
-			l.late(record, e)
+			l.late(d.record(i), e)
 			continue
 		}
 		l.ledger.Contributed++
