@@ -540,7 +540,7 @@ func TestIntegrationNew(t *testing.T) {
 		{"other database", func(o *Options) { o.Table = "mysql.user" }, "GRANT SELECT"},
 		{"key", func(o *Options) { o.Key = "ident" }, `no column "ident", but id, v, f`},
 		{"float", func(o *Options) { o.Key = "f" }, "type double cannot be a key"},
-		{"select", func(o *Options) { o.Select = []string{"v", "v"} }, "selected twice"},
+		{"field", func(o *Options) { o.Select = []string{"v.x"} }, "has no fields"},
 		{"valid", func(o *Options) { o.ValidTo = "w" }, `no column "w"`},
 		{"valid type", func(o *Options) { o.ValidTo = "v" }, `no timestamp`},
 		{"password", func(o *Options) { o.Password = "wr0ng-one" }, "1045"},

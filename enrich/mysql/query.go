@@ -171,7 +171,7 @@ func (t *Table) row(columns []column, values []sql.RawBytes) (row enrich.Row, er
 	out.WriteByte('}')
 	row.JSON = out.Bytes()
 	if nested {
-		row.JSON, err = enrich.Fields{}.Object(row.JSON)
+		row.JSON, err = t.keep.Object(row.JSON)
 	}
 	return row, err
 }
@@ -238,16 +238,20 @@ func (t *Table) verify(ctx context.Context, o Options, database, table string) e
 		*v.place = t.asOf
 		t.list += ", t." + quote(v.name)
 	}
-	for i, name := range o.Select {
-		if _, err := column(name); err != nil {
-			return err
+	read, keep, narrow, err := enrich.SelectColumns(o.Select, names)
+	if err != nil {
+		return err
+	}
+	t.keep = keep
+	for _, name := range narrow {
+		if c, _ := column(name); c.base != "json" && !t.json[name] {
+			return fmt.Errorf("column %q has no fields: it is no JSON", name)
 		}
-		if slices.Contains(o.Select[:i], name) {
-			return fmt.Errorf("column %q is selected twice", name)
-		}
+	}
+	for _, name := range read {
 		t.list += ", t." + quote(name)
 	}
-	if o.Select == nil {
+	if len(read) == 0 {
 		t.list += ", t.*"
 	}
 	err = t.run(ctx, shape{keys: 1}, []any{nil}, nil)

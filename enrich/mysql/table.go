@@ -46,7 +46,8 @@ type Options struct {
 	// type are absent. A text is found if it is the value's own: the shortest decimal form of a number, a uuid
 	// in either case, and else byte for byte, whatever the collation thinks: 'A' is not 'a'.
 	Key string
-	// Select is the columns to read. Default: all, and those that are added later too.
+	// Select is the columns to read; a.b keeps only field b of the JSON column a. Default: all, and those that are
+	// added later too.
 	Select []string
 	// ValidFrom and ValidTo are the columns that say for which time a row is valid: from the first moment to the
 	// one when it is no longer; NULL is open. They are timestamp, datetime (in UTC) or date. With either there
@@ -68,6 +69,7 @@ type Table struct {
 	db      *sql.DB
 	name    string // for people
 	list    string // the columns of the query
+	keep    enrich.Fields
 	from    string // the quoted table
 	key     keyType
 	quoted  string // the quoted key column

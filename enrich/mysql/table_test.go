@@ -149,6 +149,18 @@ func TestSpellings(t *testing.T) {
 	}
 }
 
+// TestSelectPaths: of a JSON column only the fields that are wanted are kept.
+func TestSelectPaths(t *testing.T) {
+	f := newFake()
+	f.rows["a"] = []driver.Value{"a", "gold", 1.0, []byte(`{"city": "Zürich", "zip": 8000}`)}
+	o := f.options()
+	o.Select = []string{"n", "nested.zip"}
+	found, err := openFake(t, f, o).Lookup(t.Context(), []string{"a"})
+	if err != nil || string(found["a"][0].JSON) != `{"n":1,"nested":{"zip":8000}}` {
+		t.Errorf("%s, %v", found, err)
+	}
+}
+
 // TestMalformed: what cannot be read is its own key's failure.
 func TestMalformed(t *testing.T) {
 	f := newFake()
@@ -294,7 +306,7 @@ func TestNew(t *testing.T) {
 		{"binary", func(_ *Options, f *fake) { f.columns[0].columnType = "binary(4)" }, "only binary(16)"},
 		{"collation", func(_ *Options, f *fake) { f.columns[0].collation = "latin1_x; DROP" }, "its collation"},
 		{"select", func(o *Options, _ *fake) { o.Select = []string{"x"} }, `no column "x"`},
-		{"twice", func(o *Options, _ *fake) { o.Select = []string{"tier", "tier"} }, "twice"},
+		{"field", func(o *Options, _ *fake) { o.Select = []string{"tier.x"} }, "has no fields"},
 		{"valid", func(o *Options, _ *fake) { o.ValidTo = "n" }, "no timestamp"},
 		{"absent valid", func(o *Options, _ *fake) { o.ValidFrom = "m" }, `no column "m"`},
 		{"down", func(_ *Options, f *fake) { f.down = true }, "connection refused"},

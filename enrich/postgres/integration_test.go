@@ -496,7 +496,7 @@ func TestIntegrationNew(t *testing.T) {
 		{"case", func(o *Options) { o.Table = strings.Replace(o.Table, "users", "Users", 1) }, "upper and lower case"},
 		{"key", func(o *Options) { o.Key = "ID" }, `no column "ID", but id, v, f`},
 		{"float", func(o *Options) { o.Key = "f" }, "type float8 cannot be a key"},
-		{"select", func(o *Options) { o.Select = []string{"v", "v"} }, "selected twice"},
+		{"field", func(o *Options) { o.Select = []string{"v.x"} }, "has no fields"},
 		{"valid", func(o *Options) { o.ValidTo = "w" }, `no column "w"`},
 		{"password", func(o *Options) { o.Password = "wr0ng-one" }, "28P01"},
 		{"user", func(o *Options) { o.User = "nobody" }, "nobody"},

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -134,18 +133,14 @@ func (t *Table) open(ctx context.Context, o Options, quoted string) error {
 			o.Logger.Warn("no index begins with the key: every call reads the whole table", "table", o.Table, "key", o.Key)
 		}
 	}
-	selected := map[string]bool{}
-	for _, name := range slices.Concat([]string{o.Key}, o.Select) {
-		if types[name] == 0 {
-			return fmt.Errorf("it has no column %q, but %s", name, strings.Join(names, ", "))
-		}
+	if types[o.Key] == 0 {
+		return fmt.Errorf("it has no column %q, but %s", o.Key, strings.Join(names, ", "))
 	}
-	for _, name := range o.Select {
-		if selected[name] {
-			return fmt.Errorf("column %q is selected twice", name)
-		}
-		selected[name] = true
+	read, keep, narrow, err := enrich.SelectColumns(o.Select, names)
+	if err != nil {
+		return err
 	}
+	t.keep = keep
 	list := "t." + quote(o.Key)
 	for _, v := range []struct {
 		name  string
@@ -161,10 +156,10 @@ func (t *Table) open(ctx context.Context, o Options, quoted string) error {
 		*v.place = t.asOf
 		list += ", t." + quote(v.name)
 	}
-	if o.Select == nil {
+	if len(read) == 0 {
 		list += ", t.*"
 	}
-	for _, name := range o.Select {
+	for _, name := range read {
 		list += ", t." + quote(name)
 	}
 	t.query = "SELECT " + list + " FROM " + quoted + " AS t WHERE t." + quote(o.Key) + " = ANY($1)"
@@ -178,6 +173,11 @@ func (t *Table) open(ctx context.Context, o Options, quoted string) error {
 	}
 	if t.key, err = t.keyType(ctx, conn, types[o.Key]); err != nil {
 		return fmt.Errorf("column %q: %w", o.Key, err)
+	}
+	for _, name := range narrow {
+		if t.types[types[name]].kind != kindJSON {
+			return fmt.Errorf("column %q has no fields: it is no json or jsonb", name)
+		}
 	}
 	for _, name := range []string{o.ValidFrom, o.ValidTo} {
 		if k := t.types[types[name]].kind; name != "" && k != kindDate && k != kindTimestamp && k != kindTimestampTZ {
@@ -237,7 +237,7 @@ func (t *Table) row(fields []pgconn.FieldDescription, columns []column, values [
 	out.WriteByte('}')
 	row.JSON = out.Bytes()
 	if nested {
-		row.JSON, err = enrich.Fields{}.Object(row.JSON)
+		row.JSON, err = t.keep.Object(row.JSON)
 	}
 	return row, err
 }

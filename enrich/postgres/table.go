@@ -45,7 +45,8 @@ type Options struct {
 	// number, a uuid in either case, and else byte for byte, whatever the collation or citext thinks (the
 	// padding of character(n) is no part of it).
 	Key string
-	// Select is the columns to read. Default: all, and those that are added later too.
+	// Select is the columns to read; a.b keeps only field b of the json or jsonb column a. Default: all, and those
+	// that are added later too.
 	Select []string
 	// ValidFrom and ValidTo are the columns that say for which time a row is valid: from the first moment to the
 	// one when it is no longer; NULL and infinity are open. They are timestamptz, timestamp (in UTC) or date.
@@ -53,7 +54,7 @@ type Options struct {
 	ValidFrom, ValidTo string
 
 	MaxConns int          // connections at most, and so queries at once; default 4
-	Logger   *slog.Logger // hears of a key without an index; default slog.Default()
+	Logger   *slog.Logger // hears of a key without an index; default: nobody does
 }
 
 // Limits that no caller needs to change.
@@ -68,6 +69,7 @@ type Table struct {
 	pool   *pgxpool.Pool
 	name   string // for people
 	query  string
+	keep   enrich.Fields
 	key    keyType
 	asOf   int // how many columns before the row's own say when it is valid
 	from   int // their places, 0: there is none

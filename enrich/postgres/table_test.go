@@ -115,6 +115,18 @@ func TestSpellings(t *testing.T) {
 	}
 }
 
+// TestSelectPaths: of a JSON column only the fields that are wanted are kept.
+func TestSelectPaths(t *testing.T) {
+	f := newFake(t, nil)
+	f.rows["a"] = []string{"a", "gold", "1", `{"city": "Zürich", "zip": 8000}`}
+	o := f.options()
+	o.Select = []string{"n", "nested.zip"}
+	found, err := mustOpen(t, o).Lookup(t.Context(), []string{"a"})
+	if err != nil || string(found["a"][0].JSON) != `{"n":1,"nested":{"zip":8000}}` {
+		t.Errorf("%s, %v", found, err)
+	}
+}
+
 // TestMalformed: what cannot be read is its own key's failure, and rows of no key that was asked nobody's.
 func TestMalformed(t *testing.T) {
 	f := newFake(t, nil)
@@ -272,7 +284,7 @@ func TestNew(t *testing.T) {
 		{"key", func(o *Options) { o.Key = "Id" }, `no column "Id", but id, tier, n, nested`},
 		{"key type", func(o *Options) { o.Key = "nested" }, "jsonb cannot be a key"},
 		{"select", func(o *Options) { o.Select = []string{"x"} }, `no column "x"`},
-		{"twice", func(o *Options) { o.Select = []string{"tier", "tier"} }, "twice"},
+		{"field", func(o *Options) { o.Select = []string{"tier.x"} }, "has no fields"},
 		{"valid", func(o *Options) { o.ValidTo = "n" }, "no timestamptz"},
 		{"password", func(o *Options) { o.Password = "wr0ng-one" }, "28P01"},
 		{"tls", func(o *Options) { o.TLS = "verify-full" }, "TLS"},
