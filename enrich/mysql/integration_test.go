@@ -214,8 +214,9 @@ func TestIntegrationIndex(t *testing.T) {
 				return
 			}
 			o := server.create(t, "users", `CREATE TABLE %s (id `+c.column+` PRIMARY KEY, v int)`)
-			server.exec(t, `SET SESSION max_recursive_iterations = 100000`)
-			server.exec(t, `INSERT INTO `+server.table("users")+` WITH RECURSIVE s (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM s WHERE seq < 20000) SELECT `+c.value+`, seq FROM s`)
+			digits := `(SELECT 0 AS d` + strings.Join([]string{"", "1", "2", "3", "4", "5", "6", "7", "8", "9"}, ` UNION ALL SELECT `) + `)`
+			server.exec(t, `INSERT INTO `+server.table("users")+` SELECT `+c.value+`, seq FROM (SELECT a.d + 10 * b.d + 100 * c.d + 1000 * e.d AS seq
+ FROM `+digits+` AS a, `+digits+` AS b, `+digits+` AS c, `+digits+` AS e) AS numbers`)
 			server.exec(t, `ANALYZE TABLE `+server.table("users"))
 			table := mustOpen(t, o)
 			if got := lookup(t, table, c.key)[c.key]; len(got) != 1 || !strings.Contains(string(got[0].JSON), `"v":77}`) {
@@ -332,6 +333,33 @@ func TestIntegrationValues(t *testing.T) {
 	}
 }
 
+// TestIntegrationDefaults: whatever the server's own settings are, texts are UTF-8, times in UTC, and a call sees what was
+// committed before it.
+func TestIntegrationDefaults(t *testing.T) {
+	server := connect(t)
+	if server == nil {
+		return
+	}
+	server.admin.SetMaxOpenConns(1) // a session that was there before
+	o := server.create(t, "users", `CREATE TABLE %s (id varchar(20) PRIMARY KEY, at timestamp NULL)`)
+	for _, setting := range []string{"time_zone = '+05:00'", "autocommit = 0", "init_connect = 'SET NAMES latin1'"} {
+		server.exec(t, `SET GLOBAL `+setting)
+	}
+	t.Cleanup(func() {
+		_, _ = server.admin.Exec(`SET GLOBAL time_zone = 'SYSTEM'`)
+		_, _ = server.admin.Exec(`SET GLOBAL autocommit = 1, init_connect = ''`)
+	})
+	o.MaxConns = 1
+	table := mustOpen(t, o)
+	for day := range 2 {
+		server.exec(t, `REPLACE INTO `+server.table("users")+` VALUES ('é💥', ?)`, fmt.Sprintf("2026-03-0%d 12:00:00", day+1)) // in +09:00
+		got, want := lookup(t, table, "é💥")["é💥"], fmt.Sprintf(`{"id":"é💥","at":"2026-03-0%dT03:00:00Z"}`, day+1)
+		if len(got) != 1 || string(got[0].JSON) != want {
+			t.Errorf("got %v, want %s", got, want)
+		}
+	}
+}
+
 func TestIntegrationZeroDates(t *testing.T) {
 	server := connect(t)
 	if server == nil {
@@ -365,6 +393,7 @@ func TestIntegrationKeys(t *testing.T) {
 		{"char(36)", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11|a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"},
 		{"varchar(9)", "a|ß|É", "a|A|a |á|ß|ss|É|é|e|\xff|abcdefghijklmnop", "a|ß|É"},
 		{"varchar(9) CHARACTER SET latin1", "a|?|é", "a|?|日|日本|💥|é|É", "a|?|é"},
+		{"varchar(9) CHARACTER SET utf8mb3", "a|?|日", "a|?|日|💥", "a|?|日"},
 		{"varchar(9) CHARACTER SET ascii", "a|?", "a|?|é", "a|?"},
 		{"char(4)", "a|b", "a|a |a   |A|b|abcdef", "a|b"},
 		{"varbinary(4)", "a|A|b ", "a|A|b|b |\xff", "a|A|b "},
@@ -374,7 +403,8 @@ func TestIntegrationKeys(t *testing.T) {
 		for _, key := range strings.Split(c.insert, "|") {
 			server.exec(t, `INSERT INTO `+server.table(name)+` VALUES (?)`, key)
 		}
-		found := lookup(t, mustOpen(t, o), strings.Split(c.ask, "|")...)
+		table := mustOpen(t, o)
+		found := lookup(t, table, strings.Split(c.ask, "|")...)
 		for _, key := range strings.Split(c.want, "|") {
 			if len(found[key]) != 1 {
 				t.Errorf("%s: %q was not found", c.column, key)
@@ -383,6 +413,13 @@ func TestIntegrationKeys(t *testing.T) {
 		}
 		for key := range found {
 			t.Errorf("%s: %q was found", c.column, key)
+		}
+		if strings.Contains(c.column, "CHARACTER SET") {
+			table.key.place = "?"
+			clear(table.statements)
+			if _, err := table.Lookup(t.Context(), []string{"💥"}); err == nil {
+				t.Errorf("%s: this control would find no difference", c.column)
+			}
 		}
 	}
 }

@@ -66,7 +66,8 @@ func keyTypeOf(d described) (keyType, error) {
 			if charset == "" || strings.Trim(d.collation, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
 				return k, fmt.Errorf("its collation is %q", d.collation)
 			}
-			// A character that the column cannot hold becomes a question mark, and finds what was not asked for.
+			// A character that the column cannot hold becomes a question mark, and finds what was not asked for; by
+			// itself it would make the whole call an illegal mix of collations.
 			k.place = "CONVERT(? USING " + charset + ") COLLATE " + d.collation
 		}
 	case "varbinary":

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/millstream/millstream/enrich"
@@ -250,7 +251,7 @@ func TestIntegrationValues(t *testing.T) {
 		{"numeric", "12345678901234567890.0123456789000", "12345678901234567890.0123456789000"},
 		{"numeric", "'NaN'", "null"},
 		{"double precision", "1e300", "1e+300"},
-		{"double precision", "0.1", "0.1"},
+		{"double precision", "0.30000000000000004", "0.30000000000000004"},
 		{"double precision", "'-Infinity'", "null"},
 		{"real", "16777216", "1.6777216e+07"},
 		{"boolean", "true", "true"},
@@ -294,9 +295,12 @@ func TestIntegrationValues(t *testing.T) {
 		values += ", " + c.value
 	}
 	want += "}"
-	server.exec(t, `ALTER DATABASE `+quote(o.Database)+` SET DateStyle = 'German'`)
+	// Whatever the database's own settings are. Those connections of the test that come later have them too.
+	for setting, value := range map[string]string{"DateStyle": "German", "TimeZone": "Asia/Tokyo", "IntervalStyle": "postgres", "bytea_output": "escape", "extra_float_digits": "0"} {
+		server.exec(t, `ALTER DATABASE `+quote(o.Database)+` SET `+setting+` = '`+value+`'`)
+	}
 	t.Cleanup(func() {
-		_, _ = server.admin.Exec(context.WithoutCancel(t.Context()), `ALTER DATABASE `+quote(o.Database)+` RESET DateStyle`)
+		_, _ = server.admin.Exec(context.WithoutCancel(t.Context()), `ALTER DATABASE `+quote(o.Database)+` RESET ALL`)
 	})
 	server.exec(t, "INSERT INTO "+name+" VALUES (1, 'x'"+values+")")
 	table := open(t, o)
@@ -459,6 +463,12 @@ func TestIntegrationTimeout(t *testing.T) {
 			t.Fatalf("%d queries are still running, %v", running, err)
 		}
 	}
+	// A cancel request did not do that: this context has a deadline, and is never done.
+	ctx = promise{t.Context(), time.Now().Add(300 * time.Millisecond)}
+	var ended *pgconn.PgError
+	if _, err := table.Lookup(ctx, []string{"a"}); !errors.As(err, &ended) || ended.Code != "57014" {
+		t.Errorf("%v", err)
+	}
 	// Close ends what is under way.
 	done := make(chan error)
 	go func() {
@@ -479,6 +489,14 @@ func TestIntegrationTimeout(t *testing.T) {
 		t.Error("a closed table answered")
 	}
 }
+
+// promise is a context that says when it will be done.
+type promise struct {
+	context.Context
+	at time.Time
+}
+
+func (p promise) Deadline() (time.Time, bool) { return p.at, true }
 
 // TestIntegrationNew: each error says what is wrong, and none the password.
 func TestIntegrationNew(t *testing.T) {
