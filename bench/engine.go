@@ -136,6 +136,31 @@ func readRows(dir string) (map[ysbKey]int64, error) {
 	return counts, nil
 }
 
+// sumRows sums n over the rows of a folder's files, by a field.
+func sumRows(dir, field string) (map[string]int64, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*.ndjson"))
+	if err != nil {
+		return nil, err
+	}
+	sums := make(map[string]int64)
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		for line := range bytes.Lines(data) {
+			var row map[string]any
+			if err := json.Unmarshal(line, &row); err != nil {
+				return nil, err
+			}
+			key, _ := row[field].(string)
+			n, _ := row["n"].(float64)
+			sums[key] += int64(n)
+		}
+	}
+	return sums, nil
+}
+
 func sameCounts(got, want map[ysbKey]int64) error {
 	if len(got) != len(want) {
 		return fmt.Errorf("%d rows instead of %d", len(got), len(want))
@@ -194,8 +219,10 @@ func (m *memorySource) Open(_ context.Context, partition string, from stream.Pos
 
 type memoryReader struct{ records []stream.Record }
 
-func (r *memoryReader) Read(context.Context) (consumers.Fetch, error) {
-	n := min(2000, len(r.records))
+func (r *memoryReader) Read(context.Context) (consumers.Fetch, error) { return r.read(2000) }
+
+func (r *memoryReader) read(most int) (consumers.Fetch, error) {
+	n := min(most, len(r.records))
 	f := consumers.Fetch{Records: r.records[:n:n]}
 	r.records = r.records[n:]
 	if n > 0 {

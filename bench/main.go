@@ -4,6 +4,7 @@
 //	go run ./bench engine --json   the same, a JSON object a line
 //	go run ./bench sources         each source, from the wire, against its official client alone
 //	go run ./bench sinks           what sinks send, what it costs, packed and not
+//	go run ./bench enrich          lookups through the cache, against a map that holds every row
 //	go run ./bench fleet           a large fleet in virtual time: requests, dollars, take-overs
 package main
 
@@ -29,7 +30,7 @@ func main() {
 		return
 	}
 	root := &cobra.Command{Use: "bench", Short: "Measure Millstream on this machine", SilenceUsage: true}
-	root.AddCommand(engineCommand(), sourcesCommand(), sinksCommand(), fleetCommand())
+	root.AddCommand(engineCommand(), sourcesCommand(), sinksCommand(), enrichCommand(), fleetCommand())
 	if root.Execute() != nil {
 		os.Exit(1)
 	}
@@ -117,6 +118,38 @@ func sinksCommand() *cobra.Command {
 	f.IntVar(&p.Partitions, "partitions", 10, "partitions of the source, each with checkpoints of its own")
 	f.DurationVar(&p.Interval, "interval", 10*time.Second, "time between two checkpoints of a partition")
 	f.StringVar(&p.Sink, "sink", "", "one of them only, as printed")
+	return cmd
+}
+
+func enrichCommand() *cobra.Command {
+	var asJSON bool
+	var p enrichPlan
+	cmd := &cobra.Command{
+		Use:   "enrich",
+		Short: "Lookups through the cache before a backend that takes milliseconds, against a map in memory",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := p.check(); err != nil {
+				return err
+			}
+			return benchEnrich(cmd.Context(), p, func(r *enrichResult) {
+				if asJSON {
+					line, _ := json.Marshal(r) // plain fields always marshal
+					fmt.Println(string(line))
+					return
+				}
+				fmt.Print(r.text())
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&asJSON, "json", false, "a JSON object a line")
+	f.IntVar(&p.Events, "events", 2_000_000, "events a run")
+	f.IntVar(&p.Keys, "keys", 1_000_000, "distinct keys, drawn by a zipf law of exponent 1")
+	f.IntVar(&p.Partitions, "partitions", 4, "partitions of the source")
+	f.DurationVar(&p.Latency, "latency", 5*time.Millisecond, "how long the backend takes for a call")
+	f.IntVar(&p.PerCall, "per-call", 100, "keys that it takes in one")
+	f.IntVar(&p.Rounds, "rounds", 3, "how often everything is measured; the best of each counts")
 	return cmd
 }
 

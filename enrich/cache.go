@@ -20,6 +20,7 @@ type Cache[K comparable, V any] struct {
 	gate  *gate[K, V]
 	start time.Time
 	kept  *otter.Cache[K, *entry[K, V]]
+	front front[K, V]
 	stats counters
 
 	mu         sync.Mutex
@@ -40,7 +41,11 @@ func NewCache[K comparable, V any](lookup Lookup[K, V], cfg Config[K, V]) (*Cach
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	options := &otter.Options[K, *entry[K, V]]{MaximumSize: cfg.Max}
+	c := &Cache[K, V]{cfg: cfg, start: time.Now(), front: newFront[K, V](cfg.Max), flights: map[K]*flight[K, V]{}, saver: make(chan struct{})}
+	options := &otter.Options[K, *entry[K, V]]{
+		MaximumSize:      cfg.Max,
+		OnAtomicDeletion: func(e otter.DeletionEvent[K, *entry[K, V]]) { c.front.drop(e.Value) },
+	}
 	if cfg.MaxBytes > 0 {
 		options.MaximumSize, options.MaximumWeight = 0, uint64(cfg.MaxBytes)
 		options.Weigher = func(k K, e *entry[K, V]) uint32 {
@@ -51,11 +56,10 @@ func NewCache[K comparable, V any](lookup Lookup[K, V], cfg Config[K, V]) (*Cach
 			return uint32(min(max(size, overhead), most))
 		}
 	}
-	kept, err := otter.New(options)
-	if err != nil {
+	var err error
+	if c.kept, err = otter.New(options); err != nil {
 		return nil, fmt.Errorf("%s: %w", cfg.Name, err)
 	}
-	c := &Cache[K, V]{cfg: cfg, start: time.Now(), kept: kept, flights: map[K]*flight[K, V]{}, saver: make(chan struct{})}
 	c.gate = newGate(lookup, &c.cfg, &c.stats)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.timer = time.AfterFunc(time.Hour, c.tick)
@@ -90,10 +94,18 @@ var errClosed = errors.New("the cache is closed")
 
 func (c *Cache[K, V]) now() instant { return instant(time.Since(c.start)) }
 
-// Lookup implements Lookup, by way of the cache. The error is that of one key, when OnError is DeadLetter.
+// Lookup implements Lookup, by way of the cache. A key is in the error when OnError is DeadLetter and it was not
+// answered.
 func (c *Cache[K, V]) Lookup(ctx context.Context, keys []K) (map[K]V, error) {
-	entries := make([]*entry[K, V], len(keys))
-	if err := c.resolve(ctx, nil, keys, entries); err != nil {
+	entries, r := make([]*entry[K, V], len(keys)), c.reading()
+	var missing missing[K]
+	for i, key := range keys {
+		if entries[i] = r.read(key, r.peek(key)); entries[i] == nil {
+			missing.add(i, key)
+		}
+	}
+	r.done()
+	if err := c.wait(ctx, &missing, entries); err != nil {
 		return nil, err
 	}
 	found, failed := make(map[K]V, len(keys)), map[K]error{}
@@ -111,62 +123,57 @@ func (c *Cache[K, V]) Lookup(ctx context.Context, keys []K) (map[K]V, error) {
 	return found, nil
 }
 
-// resolve fills entries with what is known of keys, and waits for those of which nothing is. The error is
-// the context's.
-func (c *Cache[K, V]) resolve(ctx context.Context, f *front[K, V], keys []K, entries []*entry[K, V]) error {
-	missing := c.scan(f, keys, entries)
-	c.stats.hits.Add(int64(len(keys) - len(missing)))
-	if len(missing) == 0 {
-		return nil
-	}
-	if err := c.wait(ctx, keys, missing, entries); err != nil {
-		return err
-	}
-	if f == nil {
-		return nil
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, i := range missing {
-		if e := entries[i]; e.err == nil && e.refreshAt > 0 {
-			*f.slot(e.key) = e
-		}
-	}
-	return nil
+// reader reads the keys of one batch.
+type reader[K comparable, V any] struct {
+	c           *Cache[K, V]
+	now         instant
+	hits, front int64
 }
 
-// scan fills in the entries that are there, and returns the indexes of the others.
-func (c *Cache[K, V]) scan(f *front[K, V], keys []K, entries []*entry[K, V]) (missing []int32) {
-	now := c.now()
-	if f == nil {
-		for i, key := range keys {
-			if entries[i] = c.load(key, now); entries[i] == nil {
-				missing = append(missing, int32(i))
-			}
+func (c *Cache[K, V]) reading() reader[K, V] { return reader[K, V]{c: c, now: c.now()} }
+
+// sampled is how many reads of the front go by for one that the cache is told of, which would otherwise take
+// what is read most for what is never read.
+const sampled = 8
+
+// peek fetches what may be the entry of a key. To fetch those of a whole batch before they are looked at lets
+// the processor wait for all of their memory at once, and not for one after the other.
+func (r *reader[K, V]) peek(key K) *entry[K, V] { return r.c.front.slot(key).Load() }
+
+// read returns what is known of a key and may be served now; nil if that is nothing. peeked is what peek
+// returned for it.
+func (r *reader[K, V]) read(key K, peeked *entry[K, V]) *entry[K, V] {
+	if e := peeked; e != nil && r.now < e.refreshAt && e.key == key && !e.gone.Load() {
+		r.hits++
+		if r.front++; r.front%sampled == 0 {
+			r.c.kept.GetIfPresent(key)
 		}
-		return missing
+		return e
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for i, key := range keys {
-		slot := f.slot(key)
-		e := *slot
-		if e == nil || now >= e.refreshAt || e.key != key {
-			if e = c.load(key, now); e == nil {
-				missing = append(missing, int32(i))
-			} else if now < e.refreshAt {
-				*slot = e
-			}
+	e := r.c.load(key, r.now)
+	if e != nil {
+		r.hits++
+		if r.now < e.refreshAt {
+			r.c.front.slot(key).Store(e)
 		}
-		entries[i] = e
 	}
-	return missing
+	return e
 }
+
+func (r *reader[K, V]) done() { r.c.stats.hits.Add(r.hits) }
+
+// missing are the keys of a batch that nothing is known of, and where in the batch they are.
+type missing[K comparable] struct {
+	keys []K
+	at   []int
+}
+
+func (m *missing[K]) add(i int, key K) { m.keys, m.at = append(m.keys, key), append(m.at, i) }
 
 // servable returns the entry of a key if it may be served now.
 func (c *Cache[K, V]) servable(key K, now instant) *entry[K, V] {
 	e, ok := c.kept.GetIfPresent(key)
-	if !ok || now >= e.expires+int64(c.cfg.Revalidate) {
+	if !ok || now >= e.expires+int64(c.cfg.Revalidate) || e.gone.Load() {
 		return nil
 	}
 	return e
@@ -199,24 +206,28 @@ func (c *Cache[K, V]) learned(key K, value V, found bool, asked instant) *entry[
 	return e
 }
 
-// wait puts what is missing in flight, unless it is, and waits until all of it has landed.
-func (c *Cache[K, V]) wait(ctx context.Context, keys []K, missing []int32, entries []*entry[K, V]) error {
+// wait puts what is missing in flight, unless it is, waits until all of it has landed, and fills in the
+// entries. The error is the context's.
+func (c *Cache[K, V]) wait(ctx context.Context, missing *missing[K], entries []*entry[K, V]) error {
+	if len(missing.keys) == 0 {
+		return nil
+	}
 	w := &waiter{done: make(chan struct{}), tell: func(err error) { stream.Delayed(ctx, err) }}
-	mine := make([]*flight[K, V], len(missing))
+	mine := make([]*flight[K, V], len(missing.keys))
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
 		return errClosed
 	}
 	now := c.now()
-	for n, i := range missing {
-		f := c.flights[keys[i]]
+	for n, key := range missing.keys {
+		f := c.flights[key]
 		if f == nil {
-			if e := c.servable(keys[i], now); e != nil { // it has landed since
-				entries[i] = e
+			if e := c.servable(key, now); e != nil { // it has landed since
+				entries[missing.at[n]] = e
 				continue
 			}
-			f = c.launch(keys[i])
+			f = c.launch(key)
 			c.stats.misses.Add(1)
 		}
 		mine[n] = f
@@ -236,12 +247,13 @@ func (c *Cache[K, V]) wait(ctx context.Context, keys []K, missing []int32, entri
 			w.tell(nil)
 		}
 	}
-	for n, i := range missing {
-		if f := mine[n]; f != nil {
-			entries[i] = f.landed
-			if errors.Is(f.landed.err, errClosed) {
-				return errClosed
-			}
+	for n, f := range mine {
+		if f == nil {
+			continue
+		}
+		entries[missing.at[n]] = f.landed
+		if errors.Is(f.landed.err, errClosed) {
+			return errClosed
 		}
 	}
 	return nil

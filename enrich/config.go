@@ -37,7 +37,7 @@ type Config[K comparable, V any] struct {
 
 	Limit    int           // keys of one call; default 100
 	Calls    int           // calls under way at once; default 8
-	Linger   time.Duration // how long a call that is not full waits for keys while another is under way; default 1ms
+	Linger   time.Duration // how long a call that is not full waits for keys while another is under way; default 5ms
 	Rate     float64       // calls a second; 0: as many as it takes
 	Timeout  time.Duration // of one call; default 10s
 	OnError  OnError
@@ -63,7 +63,7 @@ func (c *Config[K, V]) fill() error {
 		otherwise time.Duration
 	}{
 		{"TTL", &c.TTL, 5 * time.Minute}, {"AbsentTTL", &c.AbsentTTL, 30 * time.Second}, {"Revalidate", &c.Revalidate, 0},
-		{"MaxStale", &c.MaxStale, time.Hour}, {"Linger", &c.Linger, time.Millisecond}, {"Timeout", &c.Timeout, 10 * time.Second},
+		{"MaxStale", &c.MaxStale, time.Hour}, {"Linger", &c.Linger, 5 * time.Millisecond}, {"Timeout", &c.Timeout, 10 * time.Second},
 	} {
 		if *d.value < 0 {
 			return fmt.Errorf("%s: %s is %s: less than nothing", c.Name, d.name, *d.value)

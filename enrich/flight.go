@@ -176,6 +176,9 @@ func (c *Cache[K, V]) call(flights []*flight[K, V]) {
 		}
 		value, ok := found[f.key]
 		e := c.learned(f.key, value, ok, asked)
+		if old, ok := c.kept.GetEntryQuietly(f.key); ok {
+			c.front.drop(old.Value) // before anybody can see the new one
+		}
 		c.kept.Set(f.key, e)
 		c.land(f, e)
 	}

@@ -21,20 +21,11 @@ func With[E any, K comparable, V any](lookup Lookup[K, V], key func(*stream.Even
 }
 
 type with[E any, K comparable, V any] struct {
-	lookup Lookup[K, V]
-	cache  *Cache[K, V] // nil: lookup is another
-	front  *front[K, V] // nil: not a lane's
-	key    func(*stream.Event[E]) (K, bool)
-	set    func(*stream.Event[E], V, bool) error
-}
-
-// Lane implements stream.LaneEnricher.
-func (w *with[E, K, V]) Lane() stream.Enricher[E] {
-	lane := *w
-	if lane.cache != nil {
-		lane.front = newFront[K, V]()
-	}
-	return &lane
+	lookup  Lookup[K, V]
+	cache   *Cache[K, V] // nil: lookup is another
+	key     func(*stream.Event[E]) (K, bool)
+	set     func(*stream.Event[E], V, bool) error
+	scratch sync.Pool // *[]*entry[K, V]
 }
 
 // Enrich implements stream.Enricher.
@@ -48,55 +39,91 @@ func (w *with[E, K, V]) Enrich(ctx context.Context, events []stream.Event[E]) er
 
 // fetch finds the values of a batch, and returns what hands them to its events.
 func (w *with[E, K, V]) fetch(ctx context.Context, events []stream.Event[E]) (apply func(), err error) {
-	keys, at := make([]K, 0, len(events)), make([]int32, len(events))
-	for i := range events {
-		at[i] = -1
-		if events[i].Refused() != nil {
-			continue
-		}
-		if key, ok := w.key(&events[i]); ok {
-			at[i] = int32(len(keys))
-			keys = append(keys, key)
-		}
+	kept, _ := w.scratch.Get().(*[]*entry[K, V])
+	if kept == nil {
+		kept = new([]*entry[K, V])
 	}
-	var entries []*entry[K, V]
+	if cap(*kept) < len(events) {
+		*kept = make([]*entry[K, V], len(events))
+	}
+	entries := (*kept)[:len(events)] // nil: nothing was looked up
+	clear(entries)
 	if w.cache != nil {
-		entries = make([]*entry[K, V], len(keys))
-		err = w.cache.resolve(ctx, w.front, keys, entries)
+		err = w.cached(ctx, events, entries)
 	} else {
-		entries, err = w.direct(ctx, keys)
+		err = w.direct(ctx, events, entries)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return func() {
-		var none V
-		for i := range events {
-			e := &events[i]
-			if e.Refused() != nil {
-				continue
-			}
-			value, found := none, false
-			if at[i] >= 0 {
-				known := entries[at[i]]
-				if known.err != nil {
-					e.Refuse(&unanswered{w.cache.cfg.Name, known.err})
-					continue
-				}
-				value, found = known.value, known.found
-			}
-			if err := w.set(e, value, found); err != nil {
-				e.Refuse(err)
-			}
-		}
+		w.apply(events, entries)
+		w.scratch.Put(kept)
 	}, nil
 }
 
-// direct asks a lookup that is no cache.
-func (w *with[E, K, V]) direct(ctx context.Context, keys []K) ([]*entry[K, V], error) {
-	entries, known := make([]*entry[K, V], len(keys)), make(map[K]*entry[K, V], len(keys))
+// cached finds the entries of events in the cache, or by way of it.
+func (w *with[E, K, V]) cached(ctx context.Context, events []stream.Event[E], entries []*entry[K, V]) error {
+	var missing missing[K]
+	r := w.cache.reading()
+	for i := range events {
+		if events[i].Refused() != nil {
+			continue
+		}
+		if key, ok := w.key(&events[i]); ok {
+			entries[i] = r.peek(key)
+		}
+	}
+	for i := range events {
+		e, peeked := &events[i], entries[i]
+		entries[i] = nil
+		if e.Refused() != nil {
+			continue
+		}
+		if key, ok := w.key(e); ok {
+			if entries[i] = r.read(key, peeked); entries[i] == nil {
+				missing.add(i, key)
+			}
+		}
+	}
+	r.done()
+	return w.cache.wait(ctx, &missing, entries)
+}
+
+// apply hands what was found to the events.
+func (w *with[E, K, V]) apply(events []stream.Event[E], entries []*entry[K, V]) {
+	var none V
+	for i := range events {
+		e := &events[i]
+		if e.Refused() != nil {
+			continue
+		}
+		value, found := none, false
+		if known := entries[i]; known != nil {
+			if known.err != nil {
+				e.Refuse(&unanswered{w.cache.cfg.Name, known.err})
+				continue
+			}
+			value, found = known.value, known.found
+		}
+		if err := w.set(e, value, found); err != nil {
+			e.Refuse(err)
+		}
+	}
+}
+
+// direct asks a lookup that is no cache, for the distinct keys of the batch.
+func (w *with[E, K, V]) direct(ctx context.Context, events []stream.Event[E], entries []*entry[K, V]) error {
+	known := make(map[K]*entry[K, V])
 	var distinct []K
-	for i, key := range keys {
+	for i := range events {
+		if events[i].Refused() != nil {
+			continue
+		}
+		key, ok := w.key(&events[i])
+		if !ok {
+			continue
+		}
 		e := known[key]
 		if e == nil {
 			e = &entry[K, V]{key: key}
@@ -106,18 +133,18 @@ func (w *with[E, K, V]) direct(ctx context.Context, keys []K) ([]*entry[K, V], e
 		entries[i] = e
 	}
 	if len(distinct) == 0 {
-		return entries, nil
+		return nil
 	}
 	found, err := w.lookup.Lookup(ctx, distinct)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for key, value := range found {
 		if e := known[key]; e != nil {
 			e.value, e.found = value, true
 		}
 	}
-	return entries, nil
+	return nil
 }
 
 // unanswered is why an event goes to the dead letter that nobody knows anything about.
@@ -142,18 +169,6 @@ type together[E any] []stream.Enricher[E]
 // phased is an enricher whose waiting is apart from its setting.
 type phased[E any] interface {
 	fetch(ctx context.Context, events []stream.Event[E]) (apply func(), err error)
-}
-
-// Lane implements stream.LaneEnricher.
-func (t together[E]) Lane() stream.Enricher[E] {
-	lane := make(together[E], len(t))
-	for i, e := range t {
-		if p, ok := e.(stream.LaneEnricher[E]); ok {
-			e = p.Lane()
-		}
-		lane[i] = e
-	}
-	return lane
 }
 
 // Enrich implements stream.Enricher.
