@@ -334,7 +334,7 @@ func TestSlowAndPanicking(t *testing.T) {
 		if _, err := c.Lookup(t.Context(), []string{"0"}); err == nil || time.Since(began) > 25*time.Second {
 			t.Errorf("%v after %s", err, time.Since(began))
 		}
-		p, err := NewCache(LookupFunc[string, int](func(context.Context, []string) (map[string]int, error) { panic("no") }), Config[string, int]{OnError: Missing,
+		p, err := NewCache[string, int](LookupFunc[string, int](func(context.Context, []string) (map[string]int, error) { panic("no") }), Config[string, int]{OnError: Missing,
 			Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 		if err != nil {
 			t.Fatal(err)

@@ -39,7 +39,7 @@ func TestCollector(t *testing.T) {
 	}
 	found, err := c.Answer()
 	var failed *Failed[string]
-	if !errors.As(err, &failed) || len(failed.Keys) != 3 || !errors.Is(failed.Keys["twice"], ErrMalformed) || !errors.Is(failed.Keys["large"], ErrMalformed) || failed.Keys["bad"] != why {
+	if !errors.As(err, &failed) || len(failed.Keys) != 3 || !errors.Is(failed.Keys["twice"], ErrMalformed) || !errors.Is(failed.Keys["large"], ErrMalformed) || !errors.Is(failed.Keys["bad"], why) {
 		t.Errorf("%v", err)
 	}
 	if len(found) != 3 || len(found["A"]) != 1 || len(found["a"]) != 1 || len(found["b"]) != 1 || &found["A"][0] == &found["a"][0] {

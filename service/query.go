@@ -30,7 +30,7 @@ func (s *QuerySettings) Register(f *pflag.FlagSet) {
 	f.StringVar(&q.Where, "where", "", "expression; records for which it is false are filtered")
 	f.StringArrayVar(&q.Require, "require", nil, "expression (repeatable); records for which it is false are dead-lettered")
 	f.StringVar(&q.Select, "select", "", "'expr as name, field, *': the event that keys and aggregates see, and that is written without --window")
-	f.StringArrayVar(&s.Enrich, "enrich", nil, "'NAME=URL?key=&on=FIELD&select=&ttl=5m&absent-ttl=30s&max=100000&missing=null|drop|dead-letter&on-error=wait|stale|missing|dead-letter&default.FIELD=' (repeatable): the row found appears as field NAME. Tables are files (PATH, s3://, gs://, azblob://), dynamodb://, firestore://, datastore://, aztables://, redis://, postgres://, mysql://, https://")
+	f.StringArrayVar(&s.Enrich, "enrich", nil, "'NAME=URL?key=&on=FIELD&select=&ttl=5m&absent-ttl=30s&max=100000&missing=null|drop|dead-letter&on-error=wait|stale|missing|dead-letter&default.FIELD=' (repeatable): the row found appears as field NAME. Tables are files (PATH, s3://, gs://, azblob://), dynamodb://, firestore://, datastore://, azuretables://, redis://, postgres://, mysql://, https://")
 	f.StringSliceVar(&q.Key, "key", nil, "FIELD[,FIELD]: group by these")
 	f.StringVar(&q.Time, "time", "", "field that holds the event time")
 	f.StringVar(&q.TimeLayout, "time-layout", "", "how it is written (default: RFC 3339, or unix s, ms, µs told apart by size)")

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"log/slog"
 	nethttp "net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/millstream/millstream/enrich/azuretables"
 	"github.com/millstream/millstream/enrich/dynamodb"
 	enrichhttp "github.com/millstream/millstream/enrich/http"
+	"github.com/millstream/millstream/enrich/mysql"
 	"github.com/millstream/millstream/enrich/postgres"
 	"github.com/millstream/millstream/enrich/redis"
 )
@@ -26,12 +29,14 @@ func openTable(ctx context.Context, e *enrichment, logger *slog.Logger) (enrich.
 	switch e.scheme {
 	case "dynamodb":
 		table, err = openDynamoDB(ctx, e)
-	case "aztables":
+	case "azuretables":
 		table, err = openAzureTables(ctx, e)
 	case "redis", "rediss":
 		table, err = openRedis(ctx, e, logger)
 	case "postgres":
 		table, err = openPostgres(ctx, e, logger)
+	case "mysql":
+		table, err = openMySQL(ctx, e, logger)
 	case "http", "https":
 		table, err = openHTTPTable(ctx, e)
 	default:
@@ -86,12 +91,12 @@ func openDynamoDB(ctx context.Context, e *enrichment) (enrich.Table, error) {
 		Key: e.params.Get("key"), Sort: e.params.Get("sort"), Select: e.query.Select, Consistent: consistent})
 }
 
-// openAzureTables opens aztables://ACCOUNT/TABLE?partition=&row=&endpoint=&account-key=&sas=.
+// openAzureTables opens azuretables://ACCOUNT/TABLE?partition=&row=&endpoint=&account-key=&sas=.
 func openAzureTables(ctx context.Context, e *enrichment) (enrich.Table, error) {
 	if err := errors.Join(e.only("partition", "row", "endpoint", "account-key", "sas"), e.timeless()); err != nil {
 		return nil, err
 	}
-	parts, err := e.place(2, "aztables://ACCOUNT/TABLE")
+	parts, err := e.place(2, "azuretables://ACCOUNT/TABLE")
 	if err != nil {
 		return nil, err
 	}
@@ -148,8 +153,23 @@ func openPostgres(ctx context.Context, e *enrichment, logger *slog.Logger) (enri
 		Select: e.query.Select, ValidFrom: from, ValidTo: to, MaxConns: e.cache.Calls, Logger: logger})
 }
 
-// openHTTPTable opens http(s)://HOST/PATH/{key}?rows=&key=&batch=&probe=&authorization=; other parameters are
-// the interface's own.
+// openMySQL opens mysql://HOST[:PORT]/DATABASE/TABLE?key=&user=&password=&tls=&ca=.
+func openMySQL(ctx context.Context, e *enrichment, logger *slog.Logger) (enrich.Table, error) {
+	if err := e.only("key", "user", "password", "tls", "ca"); err != nil {
+		return nil, err
+	}
+	parts, err := e.place(3, "mysql://HOST[:PORT]/DATABASE/TABLE")
+	if err != nil {
+		return nil, err
+	}
+	from, to := e.validity()
+	return mysql.New(ctx, mysql.Options{Address: parts[0], Database: parts[1], Table: parts[2], Key: e.params.Get("key"),
+		User: e.params.Get("user"), Password: e.params.Get("password"), TLS: e.params.Get("tls"), CAFile: e.params.Get("ca"),
+		Select: e.query.Select, ValidFrom: from, ValidTo: to, MaxConns: e.cache.Calls, Logger: logger})
+}
+
+// openHTTPTable opens http(s)://HOST/PATH/{key}?rows=&key=&batch=&probe=&authorization=&concurrency=; other
+// parameters are the interface's own, and so is key= when {key} says where the key goes.
 func openHTTPTable(ctx context.Context, e *enrichment) (enrich.Table, error) {
 	if err := e.timeless(); err != nil {
 		return nil, err
@@ -158,17 +178,29 @@ func openHTTPTable(ctx context.Context, e *enrichment) (enrich.Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := enrichhttp.Options{Rows: e.params.Get("rows"), Key: e.params.Get("key"), Batch: batch, Probe: e.params.Get("probe"), Select: e.query.Select}
+	concurrency, err := e.number("concurrency")
+	if err != nil {
+		return nil, err
+	}
+	o := enrichhttp.Options{Rows: e.params.Get("rows"), Batch: batch, Concurrency: concurrency, Probe: e.params.Get("probe"), Select: e.query.Select}
 	if authorization := e.params.Get("authorization"); authorization != "" {
 		o.Header = nethttp.Header{"Authorization": {authorization}}
 	}
-	for _, ours := range []string{"rows", "key", "batch", "probe", "authorization"} {
-		e.params.Del(ours)
+	theirs, ours := url.Values{}, []string{"rows", "key", "batch", "probe", "authorization", "concurrency"}
+	single := strings.Contains(e.location.raw, "{key}")
+	if single {
+		ours = slices.DeleteFunc(ours, func(name string) bool { return name == "key" })
+	} else {
+		o.Key = e.params.Get("key")
+	}
+	for name, values := range e.params {
+		if !slices.Contains(ours, name) {
+			theirs[name] = values
+		}
 	}
 	o.URL = e.scheme + "://" + e.location.rest
-	if len(e.params) > 0 {
-		// Braces are ours: {key} may stand in a parameter.
-		o.URL += "?" + strings.NewReplacer("%7B", "{", "%7D", "}").Replace(e.params.Encode())
+	if len(theirs) > 0 {
+		o.URL += "?" + strings.ReplaceAll(theirs.Encode(), "%7Bkey%7D", "{key}")
 	}
 	return enrichhttp.New(ctx, o)
 }
@@ -182,8 +214,10 @@ func tableAccess(enrichments []enrichment) []string {
 		switch e.scheme {
 		case "dynamodb":
 			lines = append(lines, "dynamodb:DescribeTable, dynamodb:BatchGetItem on table "+where)
-		case "aztables":
+		case "azuretables":
 			lines = append(lines, "Storage Table Data Reader on table "+where)
+		case "mysql":
+			lines = append(lines, "SELECT on "+where)
 		case "postgres":
 			lines = append(lines, "SELECT on "+where+", USAGE on its schema")
 		case "redis", "rediss":

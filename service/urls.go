@@ -93,7 +93,7 @@ func (l location) keyed(s stream.Sink) stream.Sink {
 var schemes = map[string][]string{
 	"--source":      {"file", "stdin", "kinesis", "pubsub", "eventhubs", "s3", "gs", "azblob"},
 	"--sink":        {"file", "stdout", "firehose", "bigquery", "kinesis", "pubsub", "eventhubs", "s3", "gs", "azblob"},
-	enrichSetting:   {"file", "s3", "gs", "azblob", "dynamodb", "aztables", "firestore", "datastore", "redis", "rediss", "postgres", "mysql", "http", "https"},
+	enrichSetting:   {"file", "s3", "gs", "azblob", "dynamodb", "azuretables", "firestore", "datastore", "redis", "rediss", "postgres", "mysql", "http", "https"},
 	"--dead-letter": {"file", "stdout", "firehose", "bigquery", "kinesis", "pubsub", "eventhubs", "s3", "gs", "azblob"},
 }
 
