@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -77,15 +78,18 @@ func unusable(setting string, err error, format string, args ...any) error {
 // passing tells what may work later with the same settings.
 func passing(err error) bool {
 	var network net.Error
+	var temporary interface{ Temporary() bool }
 	var answer smithy.APIError
 	switch {
 	case errors.As(err, &answer):
 		return strings.HasPrefix(answer.ErrorCode(), "Expired") || strings.Contains(answer.ErrorCode(), "Throttl") || answer.ErrorFault() == smithy.FaultServer
+	case errors.As(err, &temporary) && temporary.Temporary():
+		return true
 	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded):
 		return true
 	}
-	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EIO} {
-		if errors.Is(err, full) {
+	for _, may := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EIO, syscall.ECONNREFUSED, syscall.ECONNRESET, io.EOF, io.ErrUnexpectedEOF} {
+		if errors.Is(err, may) {
 			return true
 		}
 	}

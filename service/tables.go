@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/millstream/millstream/cloud/retry"
 	"github.com/millstream/millstream/enrich"
 	"github.com/millstream/millstream/enrich/azuretables"
 	"github.com/millstream/millstream/enrich/dynamodb"
@@ -20,10 +21,26 @@ import (
 	"github.com/millstream/millstream/enrich/redis"
 )
 
-// openTable is the one switch from URLs to the tables of enrichments.
+// openTable opens the table of an enrichment, and tries again for a while what may only have failed just now.
 func openTable(ctx context.Context, e *enrichment, logger *slog.Logger) (enrich.Table, error) {
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
+	for n := 1; ; n++ {
+		table, err := openTableOnce(ctx, e, logger)
+		var setting *SettingError
+		switch {
+		case err == nil:
+			return table, nil
+		case errors.As(err, &setting):
+			return nil, err
+		case !passing(err) || ctx.Err() != nil || retry.Sleep(ctx, retry.Backoff(n)) != nil:
+			return nil, unusable(enrichSetting, err, "%s: %v", e.query.Name)
+		}
+	}
+}
+
+// openTableOnce is the one switch from URLs to the tables of enrichments.
+func openTableOnce(ctx context.Context, e *enrichment, logger *slog.Logger) (enrich.Table, error) {
 	var table enrich.Table
 	var err error
 	switch e.scheme {
@@ -42,10 +59,7 @@ func openTable(ctx context.Context, e *enrichment, logger *slog.Logger) (enrich.
 	default:
 		return nil, e.unknown()
 	}
-	if err != nil {
-		return nil, unusable(enrichSetting, err, "%s: %v", e.query.Name)
-	}
-	return table, nil
+	return table, err
 }
 
 // place splits what stands between scheme and parameters at its slashes, into n parts.

@@ -25,6 +25,11 @@ func (e *StatusError) Error() string {
 // RetryAfter returns After.
 func (e *StatusError) RetryAfter() time.Duration { return e.After }
 
+// Temporary reports whether the same request may be answered later.
+func (e *StatusError) Temporary() bool {
+	return e.Status == nethttp.StatusTooManyRequests || e.Status == nethttp.StatusRequestTimeout || e.Status >= 500 && e.Status != nethttp.StatusNotImplemented
+}
+
 // maxAfter is the longest wait that is taken from a server.
 const maxAfter = time.Hour
 

@@ -166,7 +166,11 @@ func (t *Table) parse(text string) error {
 	}
 	var found bool
 	t.before, t.after, found = strings.Cut(text, placeholder)
-	u, err := url.Parse(t.before + "0" + t.after)
+	sample := text
+	if found {
+		sample = t.before + "0" + t.after
+	}
+	u, err := url.Parse(sample)
 	switch {
 	case err != nil:
 		return errors.New("the URL cannot be parsed")
