@@ -99,9 +99,12 @@ func (w *world) result() (Result, error) {
 		return r, err
 	}
 	// A batch's undecodable records come before its late ones: bring them into the records' order.
-	slices.SortStableFunc(r.DeadLetters, func(a, b stream.DeadLetter) int {
-		return cmp.Or(strings.Compare(a.Partition, b.Partition), w.source.index(a)-w.source.index(b))
-	})
+	if len(r.DeadLetters) > 1 {
+		at := w.source.order()
+		slices.SortStableFunc(r.DeadLetters, func(a, b stream.DeadLetter) int {
+			return cmp.Or(strings.Compare(a.Partition, b.Partition), at[[2]string{a.Partition, a.Position}]-at[[2]string{b.Partition, b.Position}])
+		})
+	}
 	return r, errors.Join(w.sink.Err(), w.dead.Err())
 }
 

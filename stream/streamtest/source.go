@@ -47,9 +47,16 @@ func newSource(partitions map[string][]stream.Record, batch int, pace time.Durat
 	return s
 }
 
-// index finds the record of a dead letter, -1 for the dead letter of a row.
-func (s *source) index(d stream.DeadLetter) int {
-	return slices.IndexFunc(s.partitions[d.Partition], func(r stream.Record) bool { return r.Position.String() == d.Position })
+// order finds the records of dead letters: by partition and position where in the partition they are; the dead
+// letters of rows are not there.
+func (s *source) order() map[[2]string]int {
+	at := make(map[[2]string]int)
+	for partition, records := range s.partitions {
+		for i := range records {
+			at[[2]string{partition, records[i].Position.String()}] = i + 1
+		}
+	}
+	return at
 }
 
 func (s *source) Identity() string                    { return "streamtest" }
