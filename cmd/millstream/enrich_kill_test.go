@@ -91,7 +91,7 @@ func TestKilledWhileLookingUp(t *testing.T) {
 				ledger.DeadLettered++
 			default:
 				ledger.Contributed++
-				want[at.Truncate(10 * time.Second).Format(time.RFC3339)+" "+strings.ToLower(country(user))]++
+				want[at.Truncate(10*time.Second).Format(time.RFC3339)+" "+strings.ToLower(country(user))]++
 			}
 		}
 		write(t, filepath.Join(in, fmt.Sprintf("p%d.ndjson", p)), all...)
