@@ -90,10 +90,11 @@ func (d *decoder) Decode(r *stream.Record, e *stream.Event[Event]) error {
 	}
 	e.Value = Event{d: d}
 	if d.passes(q.where, &e.Value) {
-		if len(q.joins) > 0 {
+		switch {
+		case len(q.joins) == 0:
+			d.judge(r.Data, q.require, &e.Value)
+		case d.meets(q.require[:q.early], &e.Value):
 			d.save(r, &e.Value)
-		} else {
-			d.judge(r.Data, &e.Value)
 		}
 	}
 	return nil
@@ -129,7 +130,7 @@ func (d *decoder) finish(e *stream.Event[Event]) {
 		}
 	}
 	if d.passes(d.q.whereJoined, v) {
-		d.judge(data, v)
+		d.judge(data, d.q.require[d.q.early:], v)
 	}
 }
 
@@ -180,19 +181,26 @@ func (d *decoder) passes(where []*expression, e *Event) bool {
 	return true
 }
 
-// judge evaluates everything else that is asked of a record with a key and a time.
-func (d *decoder) judge(data []byte, e *Event) {
-	q := d.q
-	for i := range q.require {
-		ok, err := d.holds(q.require[i].x)
+// meets reports whether all of some requirements are met.
+func (d *decoder) meets(require []requirement, e *Event) bool {
+	for i := range require {
+		ok, err := d.holds(require[i].x)
+		if err == nil && !ok {
+			err = require[i].unmet
+		}
 		if err != nil {
 			e.err = err
-			return
+			return false
 		}
-		if !ok {
-			e.err = q.require[i].unmet
-			return
-		}
+	}
+	return true
+}
+
+// judge evaluates everything else that is asked of a record with a key and a time.
+func (d *decoder) judge(data []byte, require []requirement, e *Event) {
+	q := d.q
+	if !d.meets(require, e) {
+		return
 	}
 	if q.windowed {
 		e.at, e.err = int32(len(d.args)), d.arguments()

@@ -211,12 +211,15 @@ func (q *Query) settleJoins() error {
 		return x != nil && slices.ContainsFunc(x.uses, func(slot int) bool { return q.joined[slot] })
 	}
 	q.keyJoined = slices.ContainsFunc(q.keys, func(k keyColumn) bool { return uses(k.x) })
-	// What --where says of the record alone is decided before anything is looked up.
-	for n, x := range q.where {
-		if uses(x) {
-			q.where, q.whereJoined = q.where[:n:n], q.where[n:]
-			break
-		}
+	// What the record alone decides is decided before anything is looked up, in the same order.
+	n := slices.IndexFunc(q.where, uses)
+	if n >= 0 {
+		q.where, q.whereJoined = q.where[:n:n], q.where[n:]
+		return nil
+	}
+	q.early = slices.IndexFunc(q.require, func(r requirement) bool { return uses(r.x) })
+	if q.early < 0 {
+		q.early = len(q.require)
 	}
 	return nil
 }

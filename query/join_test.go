@@ -110,6 +110,18 @@ func TestJoins(t *testing.T) {
 			rows:    []string{`{"user_id":"a"}`},
 			asked:   map[string][]string{"user": {"a", "b"}},
 		},
+		"nor what does not meet a requirement of its own": {
+			cfg:     query.Config{Enrich: []query.Enrichment{user}, Require: []string{`kind == "x"`, `user.tier == "gold"`}, Select: "user_id"},
+			records: []string{`{"user_id":"a","kind":"x"}`, `{"user_id":"b","kind":"x"}`, `{"user_id":"c","kind":"y"}`},
+			rows:    []string{`{"user_id":"a"}`},
+			dead:    []string{`require: --require: user.tier == "gold"`, `require: --require: kind == "x"`},
+			asked:   map[string][]string{"user": {"a", "b"}},
+		},
+		"but the conditions keep their order": {
+			cfg:     query.Config{Enrich: []query.Enrichment{user}, Where: `user.tier == "gold"`, Require: []string{`kind == "x"`}, Select: "user_id"},
+			records: []string{`{"user_id":"a","kind":"y"}`, `{"user_id":"b","kind":"y"}`},
+			dead:    []string{`require: --require: kind == "x"`},
+		},
 		"one after the other": {
 			cfg:     query.Config{Enrich: []query.Enrichment{{Name: "place", On: "user.country"}, user}, Select: "user_id, place.name as place"},
 			tables:  map[string]map[string][]query.Version{"user": users, "place": countries},

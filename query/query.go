@@ -58,7 +58,8 @@ type Query struct {
 	joins       []*Join
 	joined      []bool        // by slot: it is filled from a row, not from the record
 	whereJoined []*expression // of where, what waits for rows
-	keyJoined   bool          // the key does
+	early       int           // how many of require do not
+	keyJoined   bool          // the key waits for rows
 }
 
 type requirement struct {
