@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -132,4 +133,50 @@ func TestKilledWhileLookingUp(t *testing.T) {
 		t.Errorf("the backend failed %d times only", backend.wrong.Load())
 	}
 	deadOnce(t, filepath.Join(dir, "state", "main", "dead-letter"), ledger)
+}
+
+// While a backend is away `explain` says which partition waits for it, and afterwards nothing any more; a drain
+// meanwhile gives the partition back without a row made up.
+func TestExplainAwayBackend(t *testing.T) {
+	t.Parallel()
+	var away atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if away.Load() {
+			http.Error(w, "away", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte(`{"tier":"gold"}`))
+	}))
+	t.Cleanup(server.Close)
+	l := launch{dir: t.TempDir()}
+	in := write(t, filepath.Join(l.dir, "in.ndjson"), `{"u":"a"}`)
+	args := []string{"run", "--source", in, "--sink", "out", "--lease", "2s", "--checkpoint-every", "50ms", "--log-format", "json",
+		"--select", "u, user.tier as tier", "--enrich", "user=" + server.URL + "/{key}?on=u"}
+	rows := func(n int) func() bool {
+		return func() bool { return len(lines[struct{ U, Tier string }](t, filepath.Join(l.dir, "out"))) == n }
+	}
+	says := func(text string) func() bool {
+		return func() bool {
+			p := l.start(t, "explain", "--lease", "2s")
+			return p.wait() == 0 && strings.Contains(p.stdout.String(), text)
+		}
+	}
+	p := l.start(t, args...)
+	p.reaches("the first row", rows(1))
+	away.Store(true)
+	addTo(t, in, "{\"u\":\"b\"}\n")
+	p.reaches("what it waits for", says("cannot go on, and tries again: enrich user: "))
+	away.Store(false)
+	p.reaches("the second row", rows(2))
+	p.reaches("nothing to wait for", func() bool { return !says("enrich user")() })
+	away.Store(true)
+	addTo(t, in, "{\"u\":\"c\"}\n")
+	p.reaches("what it waits for again", says("enrich user: "))
+	p.signal(syscall.SIGTERM)
+	away.Store(false)
+	p.succeeds()
+	p = l.start(t, append(args, "--until-end")...).succeeds()
+	if !rows(3)() || p.ledger().RowsOut != 3 {
+		t.Errorf("%+v", lines[struct{ U, Tier string }](t, filepath.Join(l.dir, "out")))
+	}
 }
