@@ -1,7 +1,6 @@
 package enrich
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"time"
@@ -59,27 +58,30 @@ func (c *Cache[K, V]) loadHot() {
 }
 
 func (c *Cache[K, V]) saveHot() {
-	var out bytes.Buffer
-	out.WriteByte('[')
-	n := 0
-	for e := range c.kept.Hottest() {
-		key, err := json.Marshal(e.Key)
-		if err != nil || n == hotKeys || out.Len()+len(key) > hotBytes {
+	var keys []K
+	for e := range c.kept.Hottest() { // the cache waits meanwhile
+		if keys = append(keys, e.Key); len(keys) == hotKeys {
 			break
 		}
-		if n > 0 {
-			out.WriteByte(',')
-		}
-		out.Write(key)
-		n++
 	}
-	out.WriteByte(']')
-	if n == 0 {
+	if len(keys) == 0 {
 		return
 	}
+	texts, size := make([]json.RawMessage, 0, len(keys)), 0
+	for _, key := range keys {
+		text, err := json.Marshal(key)
+		if size += len(text) + 1; err != nil || size > hotBytes {
+			break
+		}
+		texts = append(texts, text)
+	}
+	data, err := json.Marshal(texts)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), hotWithin)
 	defer cancel()
-	if err := c.cfg.Hot.Save(ctx, out.Bytes()); err != nil {
+	if err == nil {
+		err = c.cfg.Hot.Save(ctx, data)
+	}
+	if err != nil {
 		c.cfg.Logger.Warn("the hot keys cannot be saved: the next start is a cold one", "enrich", c.cfg.Name, "error", err)
 	}
 }

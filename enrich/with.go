@@ -9,7 +9,8 @@ import (
 )
 
 // With is an enricher that looks up a key of each event and hands the value to set. The lookup is usually a
-// *Cache; any other is called once for each batch, with the batch's distinct keys.
+// *Cache; any other is called once for each batch, with the batch's distinct keys, and its error ends the
+// partition's assignment, which starts again from its last checkpoint.
 //
 // key returns false for an event that has none, for which nothing is looked up. set is called for every event,
 // in order, with found false if there is no value; its error refuses the event: stream.Filtered filters it,
