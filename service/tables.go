@@ -7,14 +7,17 @@ import (
 	"log/slog"
 	nethttp "net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/millstream/millstream/bucket"
 	"github.com/millstream/millstream/cloud/retry"
 	"github.com/millstream/millstream/enrich"
 	"github.com/millstream/millstream/enrich/azuretables"
 	"github.com/millstream/millstream/enrich/dynamodb"
+	"github.com/millstream/millstream/enrich/file"
 	enrichhttp "github.com/millstream/millstream/enrich/http"
 	"github.com/millstream/millstream/enrich/mysql"
 	"github.com/millstream/millstream/enrich/postgres"
@@ -44,6 +47,8 @@ func openTableOnce(ctx context.Context, e *enrichment, logger *slog.Logger) (enr
 	var table enrich.Table
 	var err error
 	switch e.scheme {
+	case "file", "s3", "gs", "azblob":
+		return openFileTable(ctx, e, logger)
 	case "dynamodb":
 		table, err = openDynamoDB(ctx, e)
 	case "azuretables":
@@ -91,6 +96,56 @@ func (e *enrichment) timeless() error {
 	}
 	return nil
 }
+
+// openFileTable opens PATH?key=&format=&reload=, or an object of a bucket with the bucket's own parameters.
+func openFileTable(ctx context.Context, e *enrichment, logger *slog.Logger) (enrich.Table, error) {
+	bucketsOwn := map[string][]string{"s3": {"region", "endpoint"}, "gs": {"endpoint"}, "azblob": {"account", "endpoint"}}[e.scheme]
+	if err := e.only(append([]string{"key", "format", "reload"}, bucketsOwn...)...); err != nil {
+		return nil, err
+	}
+	o := file.Options{Format: e.params.Get("format"), Key: e.params.Get("key"), Select: e.query.Select, Logger: logger}
+	o.ValidFrom, o.ValidTo = e.validity()
+	if text := e.params.Get("reload"); text != "" {
+		var err error
+		if o.Reload, err = positive(text); err != nil {
+			return nil, settingf(enrichSetting, "%s: reload=%s: %v", e.query.Name, text, err)
+		}
+	}
+	if e.scheme == "file" {
+		o.Path = e.localPath()
+		table, err := file.New(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		return table, nil
+	}
+	folder, name := path.Split(e.location.rest)
+	theirs := url.Values{}
+	for _, p := range bucketsOwn {
+		if e.params.Has(p) {
+			theirs.Set(p, e.params.Get(p))
+		}
+	}
+	b, err := openBucket(ctx, enrichSetting, strings.TrimSuffix(e.scheme+"://"+strings.TrimSuffix(folder, "/")+"?"+theirs.Encode(), "?"))
+	if err != nil {
+		return nil, err
+	}
+	o.Bucket, o.Path = b, name
+	table, err := file.New(ctx, o)
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return &inBucket{table, b}, nil
+}
+
+// inBucket is a file table that closes its bucket too.
+type inBucket struct {
+	*file.Table
+	bucket bucket.Bucket
+}
+
+// Close implements enrich.Table.
+func (t *inBucket) Close() error { return errors.Join(t.Table.Close(), t.bucket.Close()) }
 
 // openDynamoDB opens dynamodb://TABLE?key=&sort=&consistent=&region=&endpoint=.
 func openDynamoDB(ctx context.Context, e *enrichment) (enrich.Table, error) {
@@ -226,6 +281,16 @@ func tableAccess(enrichments []enrichment) []string {
 		e := &enrichments[i]
 		where := strings.Trim(e.location.rest, "/")
 		switch e.scheme {
+		case "file":
+			lines = append(lines, "read "+absolute(e.localPath()))
+		case "s3":
+			bucket, _, _ := strings.Cut(where, "/")
+			lines = append(lines, "s3:GetObject on "+where+", s3:ListBucket on "+bucket)
+		case "gs":
+			lines = append(lines, "storage.objects.get, list on "+where)
+		case "azblob":
+			container, _, _ := strings.Cut(where, "/")
+			lines = append(lines, "Storage Blob Data Reader on container "+container)
 		case "dynamodb":
 			lines = append(lines, "dynamodb:DescribeTable, dynamodb:BatchGetItem on table "+where)
 		case "azuretables":
