@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
@@ -129,4 +130,82 @@ func (r row) check(delays []float64) error {
 		return fmt.Errorf("90th percentile %v, want %v within 1 %%", r.P90, p90)
 	}
 	return nil
+}
+
+// The README's second command: flights per state and day, the state looked up by the origin. Compared with a
+// table that is made apart.
+func TestFlightsPerState(t *testing.T) {
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "millstream")
+	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/millstream").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	cmd := exec.Command(binary, "run", "--source", "flights.ndjson", "--until-end",
+		"--enrich", "airport=airports.csv?key=code&on=origin&missing=dead-letter",
+		"--key", "airport.state", "--time", "date", "--time-layout", "2006/01/02 15:04", "--window", "tumbling:24h",
+		"--aggregate", "count() as flights, count_distinct(airport.city) as cities",
+		"--sink", "stdout:", "--checkpoint", "mem:", "--dead-letter", filepath.Join(dir, "dead"), "--http=")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	got := map[stateDay]counts{}
+	for line := range strings.Lines(string(out)) {
+		var r struct {
+			Start   string `json:"window_start"`
+			State   string `json:"airport_state"`
+			Flights int    `json:"flights"`
+			Cities  int    `json:"cities"`
+		}
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatal(err)
+		}
+		got[stateDay{r.State, r.Start[:10]}] = counts{r.Flights, r.Cities}
+	}
+	if want := perState(t); !maps.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+type (
+	stateDay struct{ state, day string }
+	counts   struct{ flights, cities int }
+)
+
+// perState counts flights and cities per state and day by hand.
+func perState(t *testing.T) map[stateDay]counts {
+	t.Helper()
+	table, err := os.ReadFile("airports.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	airports := map[string][]string{}
+	for line := range strings.Lines(string(table)) {
+		fields := strings.Split(strings.TrimSpace(line), ",")
+		airports[fields[0]] = fields[1:]
+	}
+	data, err := os.ReadFile("flights.ndjson")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[stateDay]counts{}
+	cities := map[string]bool{}
+	for line := range strings.Lines(string(data)) {
+		var f struct{ Date, Origin string }
+		if err := json.Unmarshal([]byte(line), &f); err != nil {
+			t.Fatal(err)
+		}
+		airport := airports[f.Origin]
+		key := stateDay{airport[0], strings.ReplaceAll(f.Date[:10], "/", "-")}
+		sum := out[key]
+		sum.flights++
+		if city := key.state + key.day + airport[1]; !cities[city] {
+			cities[city] = true
+			sum.cities++
+		}
+		out[key] = sum
+	}
+	return out
 }
