@@ -72,10 +72,15 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if d.http, err = freeAddress(); err != nil {
 		return err
 	}
+	users := filepath.Join(d.dir, "users.csv")
+	if err := writeUsers(users); err != nil {
+		return err
+	}
 	until := time.Now().Add(d.duration).Truncate(demoWindow).UTC()
 	d.args = []string{"run",
 		"--source", source.url,
-		"--where", `type == "view"`, "--key", "page", "--time", "at",
+		"--enrich", "account=" + users + "?key=user&on=user",
+		"--where", `type == "view"`, "--select", `*, account.tier ?? "guest" as tier`, "--key", "page,tier", "--time", "at",
 		"--window", "tumbling:" + demoWindow.String(),
 		"--aggregate", "count() as views, sum(ms) as total_ms, min(ms) as fastest, max(ms) as slowest",
 		"--out-of-order", source.bound().String(), "--until", until.Format(time.RFC3339),

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"time"
 )
@@ -13,6 +15,31 @@ const (
 )
 
 var demoPages = []string{"/", "/pricing", "/docs", "/docs/install", "/blog", "/login", "/cart", "/checkout", "/search", "/über-uns"}
+
+// demoUsers have clicks; all but every tenth are in a table.
+const demoUsers = 5000
+
+// demoTier is the tier of a user, "guest" if the table does not have it.
+func demoTier(user int) string {
+	switch {
+	case user%10 == 0:
+		return "guest"
+	case user%50 == 1:
+		return "gold"
+	}
+	return "free"
+}
+
+// writeUsers makes the table that the worker looks users up in.
+func writeUsers(path string) error {
+	table := []byte("user,tier\n")
+	for user := range demoUsers {
+		if tier := demoTier(user); tier != "guest" {
+			table = fmt.Appendf(table, "u%d,%s\n", user, tier)
+		}
+	}
+	return os.WriteFile(path, table, 0o644)
+}
 
 // clicks puts a clickstream on the demo's stream: most events in order, some disordered within
 // the bound, some late, some broken.
@@ -74,7 +101,7 @@ func (c *clicks) record(now time.Time) click {
 	b = append(b, `,"type":"`...)
 	b = append(b, kind...)
 	b = append(b, `","user":"u`...)
-	b = strconv.AppendInt(b, r.Int64N(5000), 10)
+	b = strconv.AppendInt(b, r.Int64N(demoUsers), 10)
 	if r.IntN(2000) != 0 { // else without its key
 		b = append(b, `","page":"`...)
 		b = append(b, demoPages[min(r.IntN(len(demoPages)), r.IntN(len(demoPages)))]...)

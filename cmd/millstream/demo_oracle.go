@@ -5,22 +5,24 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// total is a row of the demo's query: --key page --window tumbling:2s
+// total is a row of the demo's query: --key page,tier --window tumbling:2s
 // --aggregate 'count() as views, sum(ms) as total_ms, min(ms) as fastest, max(ms) as slowest'.
 type total struct {
 	Start   string `json:"window_start"`
 	Page    string `json:"page"`
+	Tier    string `json:"tier"`
 	Views   int64  `json:"views"`
 	TotalMS int64  `json:"total_ms"`
 	Fastest int64  `json:"fastest"`
 	Slowest int64  `json:"slowest"`
 }
 
-func (t total) key() string { return t.Start + " " + t.Page }
+func (t total) key() string { return t.Start + " " + t.Page + " " + t.Tier }
 
 // exactAnswer computes the demo's rows from the stream itself, in the plainest way: one partition after
 // the other, one record after the other, the rules of lateness as the documentation words them, and
@@ -37,6 +39,7 @@ func exactAnswer(source *demoSource, until time.Time) (map[string]total, error) 
 			var e struct {
 				Type string
 				Page *string
+				User string
 				MS   int64
 				At   time.Time
 			}
@@ -50,7 +53,11 @@ func exactAnswer(source *demoSource, until time.Time) (map[string]total, error) 
 			start := time.UnixMilli(e.At.UnixMilli() / demoWindow.Milliseconds() * demoWindow.Milliseconds()).UTC()
 			late := !source.any && !start.Add(demoWindow).After(before)
 			if e.At.Before(until) && e.Type == "view" && !late {
-				t := total{Start: start.Format(time.RFC3339), Page: *e.Page, Fastest: e.MS, Slowest: e.MS}
+				user, err := strconv.Atoi(strings.TrimPrefix(e.User, "u"))
+				if err != nil {
+					return nil, err
+				}
+				t := total{Start: start.Format(time.RFC3339), Page: *e.Page, Tier: demoTier(user), Fastest: e.MS, Slowest: e.MS}
 				if old, ok := rows[t.key()]; ok {
 					t = old
 				}

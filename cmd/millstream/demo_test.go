@@ -17,7 +17,7 @@ func TestDemoPubSub(t *testing.T) {
 	at := time.Now().UTC().Truncate(demoWindow)
 	scratch := make([]byte, 0, 100)
 	for n := range 40 { // the newest first: with an order to go by most were late
-		scratch = fmt.Appendf(scratch[:0], `{"type":"view","page":"/","ms":1,"at":%q}`, at.Add(time.Duration(40-n)*time.Second).Format(time.RFC3339))
+		scratch = fmt.Appendf(scratch[:0], `{"type":"view","user":"u1","page":"/","ms":1,"at":%q}`, at.Add(time.Duration(40-n)*time.Second).Format(time.RFC3339))
 		if err := source.put([]click{{n, scratch}}); err != nil {
 			t.Fatal(err)
 		}

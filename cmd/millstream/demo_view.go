@@ -187,7 +187,7 @@ func latestRows(folder string, n int) []string {
 	for line := range strings.Lines(string(data)) {
 		var t total
 		if json.Unmarshal([]byte(line), &t) == nil {
-			rows = append(rows, fmt.Sprintf("  %s  %-14s %6d views  %8d ms in all, %d to %d", t.Start, t.Page, t.Views, t.TotalMS, t.Fastest, t.Slowest))
+			rows = append(rows, fmt.Sprintf("  %s  %-14s %-5s %6d views  %8d ms in all, %d to %d", t.Start, t.Page, t.Tier, t.Views, t.TotalMS, t.Fastest, t.Slowest))
 		}
 	}
 	return rows[max(0, len(rows)-n):]
