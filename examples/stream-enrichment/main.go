@@ -9,7 +9,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +18,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/millstream/millstream/enrich"
+	"github.com/millstream/millstream/enrich/file"
 	"github.com/millstream/millstream/fakes/firehose"
 	"github.com/millstream/millstream/fakes/kinesis"
 	"github.com/millstream/millstream/service"
@@ -35,7 +36,10 @@ type Event struct {
 }
 
 // User is a row of the reference data.
-type User struct{ Tier, Country string }
+type User struct {
+	Tier    string `json:"tier"`
+	Country string `json:"country"`
+}
 
 // Row is what is delivered.
 type Row struct {
@@ -47,20 +51,18 @@ type Row struct {
 	Country   string `json:"country"`
 }
 
-// users looks up whole batches. This one is a file in memory; a database would be asked once a batch.
-type users map[string]User
-
-// Enrich implements stream.Enricher.
-func (u users) Enrich(_ context.Context, events []stream.Event[Event]) error {
-	for i := range events {
-		if user, ok := u[events[i].Value.UserID]; ok {
-			events[i].Value.User = &user
+// known looks the users of a whole batch up at once.
+func known(users enrich.Lookup[string, User]) stream.Enricher[Event] {
+	key := func(e *stream.Event[Event]) (string, bool) { return e.Value.UserID, true }
+	return enrich.With(users, key, func(e *stream.Event[Event], user User, found bool) error {
+		if found {
+			e.Value.User = &user
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
-func pipeline(u users) *stream.Pipeline[Event, Row] {
+func pipeline(users enrich.Lookup[string, User]) *stream.Pipeline[Event, Row] {
 	return &stream.Pipeline[Event, Row]{
 		Name: "stream-enrichment",
 		Decode: func(r *stream.Record) (e stream.Event[Event], err error) {
@@ -73,7 +75,7 @@ func pipeline(u users) *stream.Pipeline[Event, Row] {
 			e.Key = e.Value.UserID
 			return e, nil
 		},
-		Enrich:   []stream.Enricher[Event]{u},
+		Enrich:   []stream.Enricher[Event]{known(users)},
 		Operator: &stream.Map[Event, Row]{Func: format},
 		Encode: func(r *Row) (stream.Row, error) {
 			data, err := json.Marshal(r)
@@ -100,10 +102,16 @@ func main() {
 
 // run does it all once, in a folder of its own, and shows what was delivered.
 func run(ctx context.Context, here string, out, log io.Writer) error {
-	u, err := readUsers(filepath.Join(here, "users.csv"))
+	table, err := file.New(ctx, file.Options{Path: filepath.Join(here, "users.csv"), Key: "user_id"})
 	if err != nil {
 		return err
 	}
+	defer table.Close()
+	users, err := enrich.NewCache(enrich.JSON[User](table), enrich.Config[string, User]{Name: "user"})
+	if err != nil {
+		return err
+	}
+	defer users.Close()
 	dir, err := os.MkdirTemp("", "stream-enrichment-")
 	if err != nil {
 		return err
@@ -145,7 +153,7 @@ func run(ctx context.Context, here string, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := service.Run(ctx, pipeline(u), s, log); err != nil {
+	if err := service.Run(ctx, pipeline(users), s, log); err != nil {
 		return err
 	}
 	if err := to.Flush(); err != nil {
@@ -184,21 +192,4 @@ func load(server *kinesis.Server, path string) error {
 		}
 	}
 	return lines.Err()
-}
-
-func readUsers(path string) (users, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	rows, err := csv.NewReader(file).ReadAll()
-	if err != nil {
-		return nil, err
-	}
-	u := make(users)
-	for _, row := range rows[1:] {
-		u[row[0]] = User{Tier: row[1], Country: row[2]}
-	}
-	return u, nil
 }
