@@ -64,7 +64,8 @@ type SettingError struct {
 	Passing bool   // what it names cannot be reached, is full, or is refused for a reason that passes
 }
 
-func (e *SettingError) Error() string { return e.Setting + ": " + e.Problem }
+// Error quotes URLs without the secrets that somebody wrote into them.
+func (e *SettingError) Error() string { return e.Setting + ": " + Redact(e.Problem) }
 
 func settingf(setting, format string, args ...any) error {
 	return &SettingError{Setting: setting, Problem: fmt.Sprintf(format, args...)}

@@ -16,6 +16,7 @@ import (
 	"github.com/millstream/millstream/cloud/retry"
 	"github.com/millstream/millstream/enrich"
 	"github.com/millstream/millstream/enrich/azuretables"
+	"github.com/millstream/millstream/enrich/datastore"
 	"github.com/millstream/millstream/enrich/dynamodb"
 	"github.com/millstream/millstream/enrich/file"
 	enrichhttp "github.com/millstream/millstream/enrich/http"
@@ -51,6 +52,8 @@ func openTableOnce(ctx context.Context, e *enrichment, logger *slog.Logger) (enr
 		return openFileTable(ctx, e, logger)
 	case "dynamodb":
 		table, err = openDynamoDB(ctx, e)
+	case "datastore":
+		table, err = openDatastore(ctx, e)
 	case "azuretables":
 		table, err = openAzureTables(ctx, e)
 	case "redis", "rediss":
@@ -158,6 +161,26 @@ func openDynamoDB(ctx context.Context, e *enrichment) (enrich.Table, error) {
 	}
 	return dynamodb.New(ctx, dynamodb.Options{Table: e.location.rest, Region: e.params.Get("region"), Endpoint: e.params.Get("endpoint"),
 		Key: e.params.Get("key"), Sort: e.params.Get("sort"), Select: e.query.Select, Consistent: consistent})
+}
+
+// openDatastore opens datastore://PROJECT/KIND?database=&namespace=&ids=&eventual=&endpoint=.
+func openDatastore(ctx context.Context, e *enrichment) (enrich.Table, error) {
+	if err := errors.Join(e.only("database", "namespace", "ids", "eventual", "endpoint"), e.timeless()); err != nil {
+		return nil, err
+	}
+	parts, err := e.place(2, "datastore://PROJECT/KIND")
+	if err != nil {
+		return nil, err
+	}
+	o := datastore.Options{Project: parts[0], Kind: parts[1], Database: e.params.Get("database"), Namespace: e.params.Get("namespace"),
+		Select: e.query.Select, Endpoint: e.params.Get("endpoint")}
+	if o.IDs, err = e.truth("ids", false); err != nil {
+		return nil, err
+	}
+	if o.Eventual, err = e.truth("eventual", false); err != nil {
+		return nil, err
+	}
+	return datastore.New(ctx, o)
 }
 
 // openAzureTables opens azuretables://ACCOUNT/TABLE?partition=&row=&endpoint=&account-key=&sas=.
@@ -293,6 +316,8 @@ func tableAccess(enrichments []enrichment) []string {
 			lines = append(lines, "Storage Blob Data Reader on container "+container)
 		case "dynamodb":
 			lines = append(lines, "dynamodb:DescribeTable, dynamodb:BatchGetItem on table "+where)
+		case "datastore":
+			lines = append(lines, "datastore.entities.get on project "+strings.SplitN(where, "/", 2)[0]+" (role Cloud Datastore Viewer)")
 		case "azuretables":
 			lines = append(lines, "Storage Table Data Reader on table "+where)
 		case "mysql":

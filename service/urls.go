@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/millstream/millstream/bucket"
+	"github.com/millstream/millstream/cloud/secret"
 	"github.com/millstream/millstream/consumers"
 	"github.com/millstream/millstream/consumers/file"
 	"github.com/millstream/millstream/sinks"
@@ -29,6 +30,7 @@ type location struct {
 	scheme  string // "file" for a plain path
 	rest    string // between scheme and parameters
 	params  url.Values
+	secrets map[string]secret.Secret // of params that are references, once resolveSecrets has read them
 }
 
 func parseLocation(setting, raw string) (location, error) {

@@ -18,19 +18,20 @@ type Relay struct {
 // NewRelay starts a Relay to the server at a host:port. It ends with the test.
 func NewRelay(t *testing.T, to string) *Relay {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &Relay{Address: listener.Addr().String(), listener: listener}
 	t.Cleanup(r.Down)
+	ctx := t.Context()
 	go func() {
 		for {
 			client, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			server, err := net.Dial("tcp", to)
+			server, err := new(net.Dialer).DialContext(ctx, "tcp", to)
 			if err != nil {
 				_ = client.Close()
 				continue
