@@ -37,7 +37,7 @@ func configCommand() *cobra.Command {
 				if f.Value.Type() == "duration" && f.Name == "out-of-order" && service.Origin(f) == "default" {
 					value = "by source"
 				}
-				fmt.Fprintf(w, "--%s\t%s\t%s\t%s\n", f.Name, service.EnvName(f.Name), strings.ReplaceAll(value, "\n", `\n`), service.Origin(f))
+				fmt.Fprintf(w, "--%s\t%s\t%s\t%s\n", f.Name, service.EnvName(f.Name), service.Redact(strings.ReplaceAll(value, "\n", `\n`)), service.Origin(f))
 			})
 			return w.Flush()
 		},

@@ -241,9 +241,10 @@ func TestEnvironment(t *testing.T) {
 			t.Errorf("state under %s: %v", name, err)
 		}
 	}
-	c := l.start(t, "config", "--name", "of-flag").succeeds()
+	c := l.start(t, "config", "--name", "of-flag", "--dead-letter", "s3://b?sas=hunter2").succeeds()
 	for _, line := range []string{"--name MILLSTREAM_NAME of-flag flag", "--window MILLSTREAM_WINDOW tumbling:1h MILLSTREAM_WINDOW",
-		"--lease MILLSTREAM_LEASE 15s default", "--until-end MILLSTREAM_UNTIL_END true MILLSTREAM_UNTIL_END"} {
+		"--lease MILLSTREAM_LEASE 15s default", "--until-end MILLSTREAM_UNTIL_END true MILLSTREAM_UNTIL_END",
+		"--dead-letter MILLSTREAM_DEAD_LETTER s3://b?sas=[redacted] flag"} {
 		if !slices.ContainsFunc(strings.Split(c.stdout.String(), "\n"), func(s string) bool { return strings.Join(strings.Fields(s), " ") == line }) {
 			t.Errorf("config does not say %s:\n%s", line, c.stdout.String())
 		}
