@@ -19,6 +19,7 @@ import (
 	"github.com/millstream/millstream/enrich/datastore"
 	"github.com/millstream/millstream/enrich/dynamodb"
 	"github.com/millstream/millstream/enrich/file"
+	"github.com/millstream/millstream/enrich/firestore"
 	enrichhttp "github.com/millstream/millstream/enrich/http"
 	"github.com/millstream/millstream/enrich/mysql"
 	"github.com/millstream/millstream/enrich/postgres"
@@ -52,6 +53,8 @@ func openTableOnce(ctx context.Context, e *enrichment, logger *slog.Logger) (enr
 		return openFileTable(ctx, e, logger)
 	case "dynamodb":
 		table, err = openDynamoDB(ctx, e)
+	case "firestore":
+		table, err = openFirestore(ctx, e)
 	case "datastore":
 		table, err = openDatastore(ctx, e)
 	case "azuretables":
@@ -181,6 +184,19 @@ func openDatastore(ctx context.Context, e *enrichment) (enrich.Table, error) {
 		return nil, err
 	}
 	return datastore.New(ctx, o)
+}
+
+// openFirestore opens firestore://PROJECT/COLLECTION?database=&endpoint=.
+func openFirestore(ctx context.Context, e *enrichment) (enrich.Table, error) {
+	if err := errors.Join(e.only("database", "endpoint"), e.timeless()); err != nil {
+		return nil, err
+	}
+	project, collection, _ := strings.Cut(strings.Trim(e.location.rest, "/"), "/")
+	if project == "" || collection == "" {
+		return nil, settingf(enrichSetting, "%s: write firestore://PROJECT/COLLECTION", e.query.Name)
+	}
+	return firestore.New(ctx, firestore.Options{Project: project, Collection: collection, Database: e.params.Get("database"),
+		Select: e.query.Select, Endpoint: e.params.Get("endpoint")})
 }
 
 // openAzureTables opens azuretables://ACCOUNT/TABLE?partition=&row=&endpoint=&account-key=&sas=.
@@ -316,6 +332,8 @@ func tableAccess(enrichments []enrichment) []string {
 			lines = append(lines, "Storage Blob Data Reader on container "+container)
 		case "dynamodb":
 			lines = append(lines, "dynamodb:DescribeTable, dynamodb:BatchGetItem on table "+where)
+		case "firestore":
+			lines = append(lines, "datastore.entities.get on project "+strings.SplitN(where, "/", 2)[0]+" (role Cloud Datastore Viewer)")
 		case "datastore":
 			lines = append(lines, "datastore.entities.get on project "+strings.SplitN(where, "/", 2)[0]+" (role Cloud Datastore Viewer)")
 		case "azuretables":
