@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -111,6 +112,10 @@ func explainSecret(err error) error {
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		return because(fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage()), err)
+	}
+	var lost *net.OpError
+	if errors.As(err, &lost) {
+		return because(errors.New(lost.Error()), err)
 	}
 	return err
 }

@@ -1,5 +1,5 @@
-// Package azure finds the way to an Event Hubs namespace and turns the service's errors into one line
-// that says what to do.
+// Package azure finds the way to an Event Hubs namespace, reads secrets of Key Vault, and turns the
+// services' errors into one line that says what to do.
 //
 // A program calls [Find] once for each namespace and hub it uses, and asks the result for clients. A
 // connection string, or the address of a stand-in, is enough for a local server; otherwise the identity

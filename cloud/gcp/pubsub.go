@@ -1,5 +1,5 @@
-// Package gcp makes clients of Google Cloud Pub/Sub and turns the service's errors into one line that
-// says what to do.
+// Package gcp makes clients of Google Cloud Pub/Sub, reads secrets of Secret Manager, and turns the
+// services' errors into one line that says what to do.
 //
 // A program calls [PubSub] once for each project it uses and closes the client in the end. Credentials
 // are whatever Google's default chain finds: GOOGLE_APPLICATION_CREDENTIALS, the developer's login,

@@ -8,9 +8,11 @@ import (
 	"net"
 	"regexp"
 	"strings"
+	"time"
 
 	secretmanager "cloud.google.com/go/secretmanager/apiv1"
 	"cloud.google.com/go/secretmanager/apiv1/secretmanagerpb"
+	"github.com/googleapis/gax-go/v2"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -55,7 +57,8 @@ func Secret(ctx context.Context, endpoint, project, name, version string) (strin
 	}
 	defer client.Close()
 	out, err := client.AccessSecretVersion(ctx, &secretmanagerpb.AccessSecretVersionRequest{
-		Name: "projects/" + project + "/secrets/" + name + "/versions/" + version})
+		Name: "projects/" + project + "/secrets/" + name + "/versions/" + version},
+		gax.WithRetry(func() gax.Retryer { return &thrice{} }))
 	if err != nil {
 		return "", explainSecret(err)
 	}
@@ -67,6 +70,21 @@ func Secret(ctx context.Context, endpoint, project, name, version string) (strin
 		return "", passing{errors.New("the value was damaged on its way: it does not fit its checksum")}
 	}
 	return string(payload.Data), nil
+}
+
+// thrice tries a call up to three times. The client's own retries go on until there is no time left, and
+// what was wrong is lost then.
+type thrice struct {
+	gax.Backoff
+	tried int
+}
+
+// Retry implements gax.Retryer.
+func (t *thrice) Retry(err error) (time.Duration, bool) {
+	t.tried++
+	kind := Classify(err)
+	t.Initial = 200 * time.Millisecond
+	return t.Pause(), t.tried < 3 && (kind == Transient || kind == Throttled)
 }
 
 // explainSecret is Explain in the words of Secret Manager.

@@ -112,9 +112,10 @@ func amazon(t *testing.T) string {
 // google is Secret Manager over gRPC.
 type google struct {
 	secretmanagerpb.UnimplementedSecretManagerServiceServer
+	ill *atomic.Int64 // calls for a secret of a service that is not well
 }
 
-func (google) AccessSecretVersion(_ context.Context, in *secretmanagerpb.AccessSecretVersionRequest) (*secretmanagerpb.AccessSecretVersionResponse, error) {
+func (g google) AccessSecretVersion(_ context.Context, in *secretmanagerpb.AccessSecretVersionRequest) (*secretmanagerpb.AccessSecretVersionResponse, error) {
 	parts := strings.Split(in.Name, "/")
 	name, version := parts[3], parts[5]
 	if version == "latest" {
@@ -127,6 +128,11 @@ func (google) AccessSecretVersion(_ context.Context, in *secretmanagerpb.AccessS
 		return nil, status.Error(codes.PermissionDenied, "Permission 'secretmanager.versions.access' denied")
 	case name == "damaged":
 		value, sum, found = hunter, 1, true
+	case name == "ill":
+		if g.ill.Add(1)%4 != 0 {
+			return nil, status.Error(codes.Unavailable, "not well")
+		}
+		value, sum, found = hunter, int64(crc32.Checksum([]byte(hunter), crc32.MakeTable(crc32.Castagnoli))), true
 	case name == "disabled":
 		return nil, status.Error(codes.FailedPrecondition, "Secret Version is in DISABLED state.")
 	}
@@ -148,7 +154,7 @@ func listen(t *testing.T) net.Listener {
 
 func googleServer(t *testing.T) string {
 	l, server := listen(t), grpc.NewServer()
-	secretmanagerpb.RegisterSecretManagerServiceServer(server, google{})
+	secretmanagerpb.RegisterSecretManagerServiceServer(server, google{ill: &atomic.Int64{}})
 	go server.Serve(l)
 	t.Cleanup(server.Stop)
 	return l.Addr().String()
@@ -329,8 +335,16 @@ func TestResolveSecretPasses(t *testing.T) {
 	if _, err := Resolve(t.Context(), "azure-kv://orders/absent?"+azure); err == nil || errors.As(err, &temporary) && temporary.Temporary() {
 		t.Errorf("an absent secret passes: %v", err)
 	}
-	if _, err := Resolve(t.Context(), "gcp-sm://orders-prod/damaged?endpoint="+googleServer(t)); !errors.As(err, &temporary) {
+	google := "?endpoint=" + googleServer(t)
+	if _, err := Resolve(t.Context(), "gcp-sm://orders-prod/damaged"+google); !errors.As(err, &temporary) {
 		t.Errorf("damage does not pass: %v", err)
+	}
+	// Three calls fail, and only three: the fourth is the next attempt's first, and is answered.
+	if _, err := Resolve(t.Context(), "gcp-sm://orders-prod/ill"+google); !errors.As(err, &temporary) || !strings.Contains(err.Error(), "not well") {
+		t.Errorf("a service that is not well: %v", err)
+	}
+	if s, err := Resolve(t.Context(), "gcp-sm://orders-prod/ill"+google); err != nil || s.Reveal() != hunter {
+		t.Errorf("and that is well again: %v", err)
 	}
 }
 
