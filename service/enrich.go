@@ -37,6 +37,9 @@ func (s *QuerySettings) parseEnrichments() ([]enrichment, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := l.refuseClear(); err != nil {
+			return nil, err
+		}
 		e := enrichment{location: l, query: query.Enrichment{Name: strings.TrimSpace(name)}}
 		if err := e.take(); err != nil {
 			return nil, err

@@ -34,24 +34,27 @@ func querySettings(t *testing.T, args ...string) *QuerySettings {
 
 func TestEnrichSettings(t *testing.T) {
 	for raw, want := range map[string]string{
-		"users.csv":                                       "write NAME=URL",
-		"http://host/users?on=id":                         "write NAME=URL",
-		"user=":                                           "is missing",
-		"user=dynamodb://users":                           "add on=FIELD",
-		"user=dynamodb://users?on=id&ttl=5":               "ttl=5: want a duration",
-		"user=dynamodb://users?on=id&max=0":               "max=0: keep one row",
-		"user=dynamodb://users?on=id&max=9KiB":            "keep 1MiB at least",
-		"user=dynamodb://users?on=id&calls=0":             "want 1 to 1000",
-		"user=dynamodb://users?on=id&rate=-1":             "want calls a second",
-		"user=dynamodb://users?on=id&on=x":                "is given twice",
-		"user=dynamodb://users?on=id&missing=no":          "missing=no",
-		"user=dynamodb://users?on=id&on-error=skip":       "it is one of wait, stale, missing, dead-letter",
-		"user=dynamodb://users?on=id&on-error=dead-lette": "did you mean dead-letter?",
-		"user=dynamodb://users?on=id&as-of=since":         "want two fields",
+		"users.csv":                                        "write NAME=URL",
+		"http://host/users?on=id":                          "write NAME=URL",
+		"user=":                                            "is missing",
+		"user=dynamodb://users":                            "add on=FIELD",
+		"user=dynamodb://users?on=id&ttl=5":                "ttl=5: want a duration",
+		"user=dynamodb://users?on=id&max=0":                "max=0: keep one row",
+		"user=dynamodb://users?on=id&max=9KiB":             "keep 1MiB at least",
+		"user=dynamodb://users?on=id&calls=0":              "want 1 to 1000",
+		"user=dynamodb://users?on=id&rate=-1":              "want calls a second",
+		"user=dynamodb://users?on=id&on=x":                 "is given twice",
+		"user=dynamodb://users?on=id&missing=no":           "missing=no",
+		"user=dynamodb://users?on=id&on-error=skip":        "it is one of wait, stale, missing, dead-letter",
+		"user=dynamodb://users?on=id&on-error=dead-lette":  "did you mean dead-letter?",
+		"user=redis://h?on=id&password=hunter2":            "password is given in clear: give it as a reference",
+		"user=mysql://root:hunter2@h/db/t?on=id":           "has a password in it",
+		"user=http://h/{key}?on=id&authorization=Bearer+x": "authorization is given in clear",
+		"user=dynamodb://users?on=id&as-of=since":          "want two fields",
 	} {
 		s := querySettings(t, "--source", "x.ndjson", "--enrich", raw)
 		_, err := s.Compile()
-		if err == nil || !strings.Contains(err.Error(), want) || ExitCode(err) != 2 {
+		if err == nil || !strings.Contains(err.Error(), want) || ExitCode(err) != 2 || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v, exit %d; want %q", raw, err, ExitCode(err), want)
 		}
 	}
@@ -94,6 +97,10 @@ func TestEnrichEndToEnd(t *testing.T) {
 	asked := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked++
+		if r.Header.Get("Authorization") != "Bearer s3cret" {
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
+		}
 		switch key := r.URL.Path[len("/users/"):]; key {
 		case "a", "b":
 			_, _ = io.WriteString(w, `{"tier":"`+key+`-tier","secret":"x"}`)
@@ -107,11 +114,18 @@ func TestEnrichEndToEnd(t *testing.T) {
 	if err := os.WriteFile(in, []byte(strings.Repeat(`{"u":"a"}`+"\n"+`{"u":"b"}`+"\n"+`{"u":"c"}`+"\n", 100)), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	token := filepath.Join(dir, "token")
+	if err := os.WriteFile(token, []byte("Bearer s3cret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	s := querySettings(t, "--source", in, "--until-end", "--sink", filepath.Join(dir, "out"), "--checkpoint", filepath.Join(dir, "state"), "--http", "", "--log-format", "json",
-		"--enrich", "user="+server.URL+"/users/{key}?on=u&probe=a&default.tier=none", "--select", "u, user.tier ?? 'nobody' as tier")
+		"--enrich", "user="+server.URL+"/users/{key}?on=u&probe=a&default.tier=none&authorization=file://"+token, "--select", "u, user.tier ?? 'nobody' as tier")
 	var log bytes.Buffer
 	if err := RunQuery(t.Context(), s, &log); err != nil {
 		t.Fatalf("%v\n%s", err, &log)
+	}
+	if strings.Contains(log.String(), "s3cret") {
+		t.Error("the secret is in the log")
 	}
 	counts := map[string]int{}
 	names, err := filepath.Glob(filepath.Join(dir, "out", "*.ndjson"))
@@ -140,7 +154,7 @@ func TestEnrichEndToEnd(t *testing.T) {
 	if err != nil || json.Unmarshal(data, &keys) != nil || len(keys) != 3 {
 		t.Errorf("%s, %v", data, err)
 	}
-	s = querySettings(t, "--source", in, "--sink", filepath.Join(dir, "out2"), "--checkpoint", "mem:", "--enrich", "user="+server.URL+"/users/{key}?on=u&probe=nobody")
+	s = querySettings(t, "--source", in, "--sink", filepath.Join(dir, "out2"), "--checkpoint", "mem:", "--enrich", "user="+server.URL+"/users/{key}?on=u&probe=nobody&authorization=file://"+token)
 	var page bytes.Buffer
 	if err := CheckQuery(t.Context(), s, &page); err == nil || ExitCode(err) != 2 || !strings.Contains(err.Error(), "probe") {
 		t.Errorf("a probe that is not there: %v", err)

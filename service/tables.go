@@ -28,6 +28,10 @@ import (
 
 // openTable opens the table of an enrichment, and tries again for a while what may only have failed just now.
 func openTable(ctx context.Context, e *enrichment, logger *slog.Logger) (enrich.Table, error) {
+	var err error
+	if e.location, err = resolveSecrets(ctx, e.location); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
 	for n := 1; ; n++ {
@@ -209,7 +213,7 @@ func openAzureTables(ctx context.Context, e *enrichment) (enrich.Table, error) {
 		return nil, err
 	}
 	return azuretables.New(ctx, azuretables.Options{Account: parts[0], Table: parts[1], Endpoint: e.params.Get("endpoint"),
-		Key: e.params.Get("account-key"), SAS: e.params.Get("sas"), Partition: e.params.Get("partition"), Row: e.params.Get("row"), Select: e.query.Select})
+		Key: e.reveal("account-key"), SAS: e.reveal("sas"), Partition: e.params.Get("partition"), Row: e.params.Get("row"), Select: e.query.Select})
 }
 
 // openRedis opens redis://HOST:PORT[,…][/DB]?prefix=&kind=json|hash&cluster=&user=&password=; rediss:// is encrypted.
@@ -218,8 +222,8 @@ func openRedis(ctx context.Context, e *enrichment, logger *slog.Logger) (enrich.
 		return nil, err
 	}
 	hosts, db, _ := strings.Cut(e.location.rest, "/")
-	o := redis.Options{Prefix: e.params.Get("prefix"), Kind: redis.Kind(e.params.Get("kind")), Username: e.params.Get("user"),
-		Password: e.params.Get("password"), Select: e.query.Select, Logger: logger}
+	o := redis.Options{Prefix: e.params.Get("prefix"), Kind: redis.Kind(e.params.Get("kind")), Username: e.reveal("user"),
+		Password: e.reveal("password"), Select: e.query.Select, Logger: logger}
 	if hosts != "" {
 		o.Address = strings.Split(hosts, ",")
 	}
@@ -257,7 +261,7 @@ func openPostgres(ctx context.Context, e *enrichment, logger *slog.Logger) (enri
 	}
 	from, to := e.validity()
 	return postgres.New(ctx, postgres.Options{Address: parts[0], Database: parts[1], Table: parts[2], Key: e.params.Get("key"),
-		User: e.params.Get("user"), Password: e.params.Get("password"), TLS: e.params.Get("tls"), CAFile: e.params.Get("ca"),
+		User: e.reveal("user"), Password: e.reveal("password"), TLS: e.params.Get("tls"), CAFile: e.params.Get("ca"),
 		Select: e.query.Select, ValidFrom: from, ValidTo: to, MaxConns: e.cache.Calls, Logger: logger})
 }
 
@@ -272,7 +276,7 @@ func openMySQL(ctx context.Context, e *enrichment, logger *slog.Logger) (enrich.
 	}
 	from, to := e.validity()
 	return mysql.New(ctx, mysql.Options{Address: parts[0], Database: parts[1], Table: parts[2], Key: e.params.Get("key"),
-		User: e.params.Get("user"), Password: e.params.Get("password"), TLS: e.params.Get("tls"), CAFile: e.params.Get("ca"),
+		User: e.reveal("user"), Password: e.reveal("password"), TLS: e.params.Get("tls"), CAFile: e.params.Get("ca"),
 		Select: e.query.Select, ValidFrom: from, ValidTo: to, MaxConns: e.cache.Calls, Logger: logger})
 }
 
@@ -291,7 +295,7 @@ func openHTTPTable(ctx context.Context, e *enrichment) (enrich.Table, error) {
 		return nil, err
 	}
 	o := enrichhttp.Options{Rows: e.params.Get("rows"), Batch: batch, Concurrency: concurrency, Probe: e.params.Get("probe"), Select: e.query.Select}
-	if authorization := e.params.Get("authorization"); authorization != "" {
+	if authorization := e.reveal("authorization"); authorization != "" {
 		o.Header = nethttp.Header{"Authorization": {authorization}}
 	}
 	theirs, ours := url.Values{}, []string{"rows", "key", "batch", "probe", "authorization", "concurrency"}
@@ -301,7 +305,7 @@ func openHTTPTable(ctx context.Context, e *enrichment) (enrich.Table, error) {
 	} else {
 		o.Key = e.params.Get("key")
 	}
-	for name, values := range e.params {
+	for name, values := range e.revealed() {
 		if !slices.Contains(ours, name) {
 			theirs[name] = values
 		}
