@@ -19,6 +19,7 @@ type Cache[K comparable, V any] struct {
 	cfg   Config[K, V]
 	gate  *gate[K, V]
 	start time.Time
+	rules rules
 	kept  *otter.Cache[K, *entry[K, V]]
 	front front[K, V]
 	stats counters
@@ -65,6 +66,12 @@ func NewCache[K comparable, V any](lookup Lookup[K, V], cfg Config[K, V]) (*Cach
 	c.timer = time.AfterFunc(time.Hour, c.tick)
 	go c.keepHot()
 	return c, nil
+}
+
+// rules switch off, in tests, what the cache's promises rest on.
+type rules struct {
+	flightEach bool // whoever misses a key has it looked up for himself
+	serveGone  bool // an entry is served that has been replaced
 }
 
 // overhead is roughly what an entry costs beside its key and value.
@@ -143,7 +150,7 @@ func (r *reader[K, V]) peek(key K) *entry[K, V] { return r.c.front.slot(key).Loa
 // read returns what is known of a key and may be served now; nil if that is nothing. peeked is what peek
 // returned for it.
 func (r *reader[K, V]) read(key K, peeked *entry[K, V]) *entry[K, V] {
-	if e := peeked; e != nil && r.now < e.refreshAt && e.key == key && !e.gone.Load() {
+	if e := peeked; e != nil && r.now < e.refreshAt && e.key == key && (!e.gone.Load() || r.c.rules.serveGone) {
 		r.hits++
 		if r.front++; r.front%sampled == 0 {
 			r.c.kept.GetIfPresent(key)
@@ -222,7 +229,7 @@ func (c *Cache[K, V]) wait(ctx context.Context, missing *missing[K], entries []*
 	now := c.now()
 	for n, key := range missing.keys {
 		f := c.flights[key]
-		if f == nil {
+		if f == nil || c.rules.flightEach {
 			if e := c.servable(key, now); e != nil { // it has landed since
 				entries[missing.at[n]] = e
 				continue

@@ -37,11 +37,11 @@ func (s *QuerySettings) parseEnrichments() ([]enrichment, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := l.refuseClear(); err != nil {
-			return nil, err
-		}
 		e := enrichment{location: l, query: query.Enrichment{Name: strings.TrimSpace(name)}}
 		if err := e.take(); err != nil {
+			return nil, err
+		}
+		if err := e.refuseClear(); err != nil {
 			return nil, err
 		}
 		out = append(out, e)

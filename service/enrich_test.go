@@ -59,6 +59,7 @@ func TestEnrichSettings(t *testing.T) {
 		}
 	}
 	for raw, want := range map[string]string{
+		"user=nowhere.csv?on=id":                  "no such file",
 		"user=dynamdb://users?on=id":              "did you mean dynamodb?",
 		"user=dynamodb://users?on=id&consistnt=1": "did you mean consistent?",
 		"user=dynamodb://users?on=id&as-of=a,b":   "for file tables and SQL",
@@ -88,6 +89,37 @@ func TestEnrichParameters(t *testing.T) {
 		c.Calls != 6 || c.Rate != 7 || c.Max != 8 || c.OnError != enrich.Stale || e.query.Missing != query.MissingDrop || e.query.Defaults["a"] != "x" ||
 		strings.Join(e.query.Select, ",") != "a,b" || len(e.params) != 1 || e.params.Get("prefix") != "p:" {
 		t.Errorf("%+v %+v %v", c, e.query, e.params)
+	}
+}
+
+// The row that was valid at the event's time, from flags to rows.
+func TestEnrichAsOf(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	rates := put("rates.csv", "currency,rate,since,until\nEUR,1,,2026-01-01\nEUR,2,2026-01-01,2026-02-01\nEUR,3,2026-02-01,\n")
+	in := put("in.ndjson", `{"c":"EUR","at":"2026-01-31T23:59:59Z"}`+"\n"+`{"c":"EUR","at":"2026-02-01T00:00:00Z"}`+"\n"+`{"c":"EUR","at":"1999-01-01T00:00:00Z"}`+"\n")
+	s := querySettings(t, "--source", in, "--until-end", "--sink", filepath.Join(dir, "out"), "--checkpoint", filepath.Join(dir, "state"), "--http", "",
+		"--enrich", "money="+rates+"?key=currency&on=c&as-of=since,until", "--time", "at", "--select", "int(money.rate) as rate")
+	if err := RunQuery(t.Context(), s, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	names, _ := filepath.Glob(filepath.Join(dir, "out", "*.ndjson"))
+	var rows string
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows += string(data)
+	}
+	if rows != `{"rate":2}`+"\n"+`{"rate":3}`+"\n"+`{"rate":1}`+"\n" {
+		t.Errorf("got %s", rows)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"slices"
@@ -84,6 +85,8 @@ func passing(err error) bool {
 	switch {
 	case errors.As(err, &answer):
 		return strings.HasPrefix(answer.ErrorCode(), "Expired") || strings.Contains(answer.ErrorCode(), "Throttl") || answer.ErrorFault() == smithy.FaultServer
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		return false // to the library they are a network's errors too
 	case errors.As(err, &temporary) && temporary.Temporary():
 		return true
 	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded):

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"maps"
 	nethttp "net/http"
 	"net/url"
 	"path"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/millstream/millstream/bucket"
 	"github.com/millstream/millstream/cloud/retry"
+	"github.com/millstream/millstream/cloud/secret"
 	"github.com/millstream/millstream/enrich"
 	"github.com/millstream/millstream/enrich/azuretables"
 	"github.com/millstream/millstream/enrich/datastore"
@@ -323,6 +325,11 @@ func tableAccess(enrichments []enrichment) []string {
 	for i := range enrichments {
 		e := &enrichments[i]
 		where := strings.Trim(e.location.rest, "/")
+		for _, name := range slices.Sorted(maps.Keys(e.params)) {
+			if value := e.params.Get(name); secret.IsReference(value) {
+				lines = append(lines, secret.Access(value))
+			}
+		}
 		switch e.scheme {
 		case "file":
 			lines = append(lines, "read "+absolute(e.localPath()))
