@@ -44,6 +44,9 @@ func (s *QuerySettings) parseEnrichments() ([]enrichment, error) {
 		if err := e.refuseClear(); err != nil {
 			return nil, err
 		}
+		if e.inFile() && e.cache.TTL == 0 {
+			e.cache.TTL = 30 * time.Second // to look into memory again costs nothing
+		}
 		out = append(out, e)
 	}
 	return out, nil
@@ -107,6 +110,15 @@ func (e *enrichment) take() error {
 		delete(e.params, name)
 	}
 	return nil
+}
+
+// inFile reports whether the table is a file, which is in memory and is itself read again when it changes.
+func (e *enrichment) inFile() bool {
+	switch e.scheme {
+	case "file", "s3", "gs", "azblob":
+		return true
+	}
+	return false
 }
 
 // bound reads max=: a number of rows, or of bytes.
@@ -268,11 +280,15 @@ func (e *enrichment) describe() string {
 	if ttl == 0 {
 		ttl = 5 * time.Minute
 	}
+	seen := ttl.String()
+	if e.inFile() {
+		seen += " after the file is read again"
+	}
 	when := "the row of the day it runs"
 	if e.asOf != nil {
 		when = "the row that was valid at the event's time"
 	}
-	return fmt.Sprintf("readable; a changed row is seen within %s; while it does not answer %s; a replay sees %s", ttl, policy, when)
+	return fmt.Sprintf("readable; a changed row is seen within %s; while it does not answer %s; a replay sees %s", seen, policy, when)
 }
 
 // shown is the text of an --enrich without its parameters, which may hold what is secret.

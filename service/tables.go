@@ -54,9 +54,10 @@ func openTable(ctx context.Context, e *enrichment, logger *slog.Logger) (enrich.
 func openTableOnce(ctx context.Context, e *enrichment, logger *slog.Logger) (enrich.Table, error) {
 	var table enrich.Table
 	var err error
-	switch e.scheme {
-	case "file", "s3", "gs", "azblob":
+	if e.inFile() {
 		return openFileTable(ctx, e, logger)
+	}
+	switch e.scheme {
 	case "dynamodb":
 		table, err = openDynamoDB(ctx, e)
 	case "firestore":
