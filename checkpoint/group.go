@@ -268,7 +268,7 @@ func (r *run) distribute(ctx context.Context, fresh bool) {
 	r.aim.take(r.s.merged(), r.member.id, members)
 	rows, ours, tip := r.aim.rows, r.aim.ours, r.aim.tip
 	now := time.Now()
-	for _, name := range ours {
+	for _, name := range append(r.unreleased(rows, ours), ours...) {
 		t := r.tenants[name]
 		if t == nil {
 			t = &tenant{partition: name}
@@ -332,6 +332,17 @@ func (r *run) drainAll() {
 }
 
 // clock is the smallest wall clock of the live members (M5).
+// unreleased are partitions that are another member's share, and that none but us may claim: an assignment of
+// ours failed while they were to move. They are claimed again, so that what was saved is committed, and let go.
+func (r *run) unreleased(rows map[string]stream.RosterRow, ours []string) (names []string) {
+	for name, t := range r.tenants {
+		if _, listed := rows[name]; listed && !t.busy && !slices.Contains(ours, name) && r.s.follow(name).state().owner() == r.member.id {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 func (r *run) clock() time.Time {
 	now := r.s.cfg.WallClock()
 	r.mu.Lock()

@@ -58,8 +58,10 @@ func (l *lane[E, R]) sleep(now time.Time) time.Duration {
 		wait = min(wait, in)
 	}
 	if !l.holdUntil.IsZero() {
-		wait = min(wait, l.holdUntil.Sub(now))
-	} else if l.reader == CaughtUp && !l.idle {
+		if l.holdSeq == 0 {
+			wait = min(wait, l.holdUntil.Sub(now))
+		}
+	} else if l.reader == CaughtUp && !l.idle && len(l.pending) == 0 {
 		wait = min(wait, l.p.idleAfter()-now.Sub(l.lastRecord))
 	}
 	return max(wait, time.Millisecond)

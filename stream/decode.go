@@ -48,6 +48,10 @@ func (l *lane[E, R]) prepare(ctx context.Context) {
 		d.b = b
 		if l.known != nil && !l.p.rules.dropKnown {
 			b.Records, d.ids = l.known.fresher(b.Records)
+			if l.p.rules.countEarly {
+				l.known.count(d.ids)
+				d.ids = nil
+			}
 		}
 		l.pendingRecords += len(b.Records)
 		l.pending = append(l.pending, d)

@@ -47,6 +47,7 @@ type lane[E, R any] struct {
 	lastRecord time.Time // monotonic, when a record last came
 	known      *known    // nil: the source delivers every record once
 	holdUntil  time.Time // the watermark stays put until then; zero: it moves
+	holdSeq    uint64    // and until the batches before this one are processed, which had come by then; 0: not known yet
 	highest    Instant   // event time
 	frozen     []Frozen  // saved, not yet covered by the frontier
 	ledger     Ledger
@@ -272,9 +273,18 @@ func (l *lane[E, R]) hold(n int64) {
 	l.a.Flow.Hold(n)
 }
 
-// moveOn lets the watermark go that was held after the claim.
+// moveOn lets the watermark go that was held after the claim. What had come by then may still wait to be
+// enriched.
 func (l *lane[E, R]) moveOn(now time.Time) {
 	if l.holdUntil.IsZero() || now.Before(l.holdUntil) {
+		return
+	}
+	if l.holdSeq == 0 {
+		l.mu.Lock()
+		l.holdSeq = l.nextSeq + uint64(len(l.ahead)+len(l.inbox))
+		l.mu.Unlock()
+	}
+	if l.nextSeq-uint64(len(l.pending)) < l.holdSeq && !l.p.rules.hastyEnriched {
 		return
 	}
 	l.holdUntil = time.Time{}
@@ -291,7 +301,7 @@ func (l *lane[E, R]) raiseIdle() {
 	if width == 0 || l.p.OutOfOrder == Unbounded || !l.holdUntil.IsZero() {
 		return
 	}
-	quiet := l.reader == CaughtUp && len(l.pending) == 0 || l.p.rules.raiseThrottled
+	quiet := l.reader == CaughtUp && (len(l.pending) == 0 || l.p.rules.idleWhileWaiting) || l.p.rules.raiseThrottled
 	if idle := quiet && (l.idle || time.Since(l.lastRecord) >= l.p.idleAfter()); idle != l.idle {
 		l.idle, l.changed = idle, true
 	}

@@ -217,6 +217,9 @@ func simulateQueues(seed uint64, told *redeliveries, off ...string) (err error) 
 		started++
 		p := sums(&w)
 		p.OutOfOrder, p.IdleAfter, p.CheckpointEvery = queueOutOfOrder, time.Hour, 2*time.Second
+		if seed%2 == 0 {
+			p.Enrich = []stream.Enricher[int64]{&dawdler{rng: rand.New(rand.NewPCG(seed, 17+started))}}
+		}
 		for _, rule := range off {
 			p.Off(rule)
 		}

@@ -13,6 +13,7 @@ type rules struct {
 	ignoreUnread     bool // M4: a partition without a checkpoint does not count
 	skipIdle         bool // M5: an idle partition does not count, whatever its own checkpoint says
 	raiseThrottled   bool // M5: a throttled partition is idle
+	idleWhileWaiting bool // M5: a partition is idle whose next batch waits to be enriched
 	unordered        bool // M6: slices are merged as they come
 	missingIsEmpty   bool // M6: a missing object is an empty slice
 	commitFirst      bool // M7, A5: output is visible before it is saved
@@ -22,7 +23,9 @@ type rules struct {
 	ackFirst         bool // A5: a batch is durable as soon as it is processed
 	forgetIDs        bool // §7: the ids of saved checkpoints are not read again
 	dropKnown        bool // §7: no id is known
+	countEarly       bool // §7: an id counts as soon as its record is decoded
 	hastyWatermark   bool // §7: the watermark moves at once after a claim
+	hastyEnriched    bool // §7: and does not wait for what came until then and is still to be enriched
 	dropWaiting      bool // files: rows that wait for a file are named only by the entry that staged them
 	layoutOfToday    bool // files: a file that is written again takes the sink's present layout
 	keepWaiting      bool // files: a partition ends with rows that wait

@@ -31,6 +31,7 @@ var ruleTests = []struct {
 	{"ignoreUnread", "M4: the frontier does not wait for a partition that nobody has read yet", simulated},
 	{"skipIdle", "M5: the frontier runs ahead of an idle lane, which still counts old records", simulated},
 	{"raiseThrottled", "M5: a partition that may not be read loses its records as late", scenario(throttled, once)},
+	{"idleWhileWaiting", "M5: records that wait to be enriched are late when their turn comes", scenario(waiting, once)},
 	{"unordered", "M6: a window is out before its last slice is merged: the merge refuses the slice, for ever", simulated},
 	{"missingIsEmpty", "M6: a slice whose object cannot be found is left out of the rows", scenario(missing, takenOver)},
 	{"commitFirst", "M7, A5: rows are out that no entry knows of, and come again under another id", scenario(split, killed)},
@@ -40,7 +41,9 @@ var ruleTests = []struct {
 	{"ackFirst", "A5: a batch is acked whose rows are lost in a crash", scenario(direct, once)},
 	{"forgetIDs", "§7: after a crash a record whose ack came too late is counted again", redelivered},
 	{"dropKnown", "§7: a record whose ack was lost is counted again", redelivered},
+	{"countEarly", "§7: after a crash a record is dropped as known that was decoded and never counted", redelivered},
 	{"hastyWatermark", "§7: what a dead owner held is late when it comes again", redelivered},
+	{"hastyEnriched", "§7: what a dead owner held, and waits to be enriched when the watermark moves, is late", redelivered},
 	{"dropWaiting", "files: rows of a checkpoint that made no file are never in one", simulated},
 	{"layoutOfToday", "files: after a crash the same rows are in two files, by the old layout and by the new", simulated},
 	{"keepWaiting", "files: what waits when a partition ends is never in a file", simulated},
@@ -75,6 +78,7 @@ func TestRules(t *testing.T) {
 // TestScenarios runs the scenarios with every rule on.
 func TestScenarios(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, ...string) error{"split": scenario(split, killed), "throttled": scenario(throttled, once),
+		"waiting": scenario(waiting, once),
 		"missing": scenario(missing, takenOver), "last minute": scenario(lastMinute, once), "direct": scenario(direct, once)} {
 		t.Run(name, func(t *testing.T) {
 			if err := test(t); err != nil {
@@ -136,6 +140,15 @@ func throttled() *plan {
 		&scripted{Partition: stream.Partition{Name: "p"}, records: append(every("p", 0, 5), every("p", 26, 60)...), ends: 60 * time.Second,
 			throttle: [2]time.Duration{25 * time.Second, 45 * time.Second}},
 		&scripted{Partition: stream.Partition{Name: "q"}, records: every("q", 0, 60), ends: 60 * time.Second})
+}
+
+// waiting: p is idle, then a batch of it waits to be enriched for longer than makes a partition idle.
+func waiting() *plan {
+	pl := written(
+		&scripted{Partition: stream.Partition{Name: "p"}, records: append(every("p", 0, 5), every("p", 26, 60)...), ends: 60 * time.Second},
+		&scripted{Partition: stream.Partition{Name: "q"}, records: every("q", 0, 60), ends: 60 * time.Second})
+	pl.enrich = &dawdler{from: epoch.Add(26 * time.Second), to: epoch.Add(27 * time.Second), key: "p", takes: 20 * time.Second}
+	return pl
 }
 
 // lastMinute: r is found by nobody until everything else has ended.

@@ -47,6 +47,7 @@ type plan struct {
 	skews   [2]time.Duration // of the machines' wall clocks
 	roll    time.Duration    // of a second sink, one of files; 0: there is none
 	stages  bool             // there is a third sink, which holds rows itself
+	enrich  *dawdler         // nil: nothing is enriched
 }
 
 func newPlan(seed uint64) *plan {
@@ -65,6 +66,9 @@ func newPlan(seed uint64) *plan {
 	}
 	pl.roll = []time.Duration{0, 5 * time.Second, 20 * time.Second}[clocks.IntN(3)]
 	pl.stages = clocks.IntN(2) == 0
+	if clocks.IntN(3) == 0 {
+		pl.enrich = &dawdler{rng: rand.New(rand.NewPCG(seed, 17))}
+	}
 	pl.noise = []float64{0, 0.03, 0.1}[pl.rng.IntN(3)]
 	pl.family()
 	return pl
@@ -171,6 +175,9 @@ func (pl *plan) fill(p *scripted, watermark stream.Instant) stream.Instant {
 func (pl *plan) pipeline(off []string) *stream.Pipeline[int64, sum] {
 	p := sums(pl.windows)
 	p.OutOfOrder, p.IdleAfter, p.CheckpointEvery = outOfOrder, idleAfter, 2*time.Second
+	if pl.enrich != nil {
+		p.Enrich = []stream.Enricher[int64]{pl.enrich}
+	}
 	for _, rule := range off {
 		p.Off(rule)
 	}
@@ -179,7 +186,7 @@ func (pl *plan) pipeline(off []string) *stream.Pipeline[int64, sum] {
 
 // tally sums up what was injected, over many runs.
 type tally struct {
-	failed, lost, later, slow, crashes, pauses, fenced, splits, merges, lates, repeated int
+	failed, lost, later, slow, crashes, pauses, fenced, splits, merges, lates, repeated, dawdled, gaveUp int
 }
 
 // simulate runs a plan in the caller's bubble and returns what is wrong with the outcome.
@@ -324,6 +331,9 @@ func (pl *plan) judge(w *world, sums *tally) error {
 	}
 	if sums != nil {
 		sums.lates += len(late)
+		if pl.enrich != nil {
+			sums.dawdled, sums.gaveUp = sums.dawdled+pl.enrich.dawdled, sums.gaveUp+pl.enrich.failures
+		}
 	}
 	return nil
 }
@@ -371,7 +381,7 @@ func TestSimulation(t *testing.T) {
 	}
 	t.Logf("injected: %+v", sums)
 	if sums.failed == 0 || sums.lost == 0 || sums.later == 0 || sums.slow == 0 || sums.crashes == 0 || sums.pauses == 0 ||
-		sums.fenced == 0 || sums.splits == 0 || sums.merges == 0 || sums.lates == 0 || sums.repeated == 0 {
+		sums.fenced == 0 || sums.splits == 0 || sums.merges == 0 || sums.lates == 0 || sums.repeated == 0 || sums.dawdled == 0 || sums.gaveUp == 0 {
 		t.Errorf("not every fault was injected: %+v", sums)
 	}
 }
