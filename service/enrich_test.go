@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,9 +127,9 @@ func TestEnrichAsOf(t *testing.T) {
 // A run with an enrichment from flags to rows; its cache is on the status page while it runs, and its keys are
 // remembered beside the log.
 func TestEnrichEndToEnd(t *testing.T) {
-	asked := 0
+	var asked atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked++
+		asked.Add(1)
 		if r.Header.Get("Authorization") != "Bearer s3cret" {
 			http.Error(w, "who are you?", http.StatusUnauthorized)
 			return
@@ -178,8 +179,8 @@ func TestEnrichEndToEnd(t *testing.T) {
 			t.Errorf("%s: %d times", row, counts[row])
 		}
 	}
-	if asked > 4 {
-		t.Errorf("asked %d times", asked)
+	if n := asked.Load(); n > 4 {
+		t.Errorf("asked %d times", n)
 	}
 	var keys []string
 	data, err := os.ReadFile(filepath.Join(dir, "state", "main", "cache", "user.json"))
