@@ -104,8 +104,12 @@ func (s *sourceServer) line() (string, error) {
 	return strings.TrimSpace(line), nil
 }
 
+// close ends the process. One that still waits for what it was asked last does not see that its input has
+// ended, and is killed.
 func (s *sourceServer) close() error {
 	s.stdin.Close()
+	kill := time.AfterFunc(10*time.Second, func() { _ = s.cmd.Process.Kill() })
+	defer kill.Stop()
 	if err := s.cmd.Wait(); err != nil {
 		return fmt.Errorf("the server: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,9 +172,9 @@ func TestEngineBehindPoisonQueue(t *testing.T) {
 		memory.Append(topic, "0", numbers(0, 100)...)
 		s := &sink{}
 		p := pipeline(s)
-		failures := 0
+		var calls atomic.Int64 // batches are enriched ahead of each other
 		p.Enrich = []stream.Enricher[int]{enrich(func() error {
-			if failures++; failures <= 3 {
+			if calls.Add(1) <= 3 {
 				return errors.New("the lookup is down")
 			}
 			return nil
